@@ -1,0 +1,1 @@
+"""The four systems that are taken back together. One module a target; two targets never know each other."""
