@@ -9,7 +9,7 @@ Called by `make` and by hand; needs nothing but Python's standard library:
 
 An engine that the `docker` command reaches already is used as it is and never stopped. Otherwise a
 private one is started in `.engine/`, beside whatever else runs on the machine: own data, own socket,
-own bridge and addresses, and no change to the firewall. Installing the missing Debian packages is
+own bridge and addresses, and the firewall as it was. Installing the missing Debian packages is
 the one thing done outside the project's folder, and only as root.
 """
 
@@ -54,6 +54,7 @@ if len(os.fsencode(RUN)) + len(_LONGEST_SOCKET) > 107:  # noqa: PLR2004
     RUN = Path(f"/run/reconciler-engine-{NAME}")
 SOCKET = RUN / "docker.sock"
 PIDFILE = RUN / "docker.pid"
+FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 
 START_SECONDS = 60
 STOP_SECONDS = 30
@@ -251,6 +252,8 @@ def start() -> None:
     for folder in (RUN, HOME / "data"):
         folder.mkdir(parents=True, exist_ok=True)
     clear_left_overs()
+    # dockerd turns forwarding on and leaves it on; `clear_left_overs` puts back what was.
+    shutil.copyfile(FORWARDING, HOME / "forwarding")
     subnet = make_bridge()
     command = [
         str(which("dockerd")),
@@ -261,7 +264,7 @@ def start() -> None:
         "--bridge", BRIDGE,
         "--default-address-pool", f"base={subnet}.128.0/17,size=24",
         # Published ports are served by docker-proxy; the firewall stays as the machine has it.
-        "--iptables=false", "--ip-masq=false", "--ip-forward=false",
+        "--iptables=false", "--ip-masq=false",
         "--shutdown-timeout", "5",
         "--log-level", "warn",
     ]  # fmt: skip
@@ -307,6 +310,9 @@ def clear_left_overs() -> None:
         quiet(["ip", "link", "delete", BRIDGE])
     SOCKET.unlink(missing_ok=True)
     PIDFILE.unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        FORWARDING.write_text((HOME / "forwarding").read_text())
+        (HOME / "forwarding").unlink()
 
 
 def make_bridge() -> str:
