@@ -64,10 +64,18 @@ class VolumePin(_Frozen):
 
 
 class DockerPins(_Frozen):
-    """Pins of the containers."""
+    """Pins of the containers.
+
+    Attributes:
+        services: By service; services without a pin follow the Compose file of the target commit.
+        volumes: By volume, as named in the spec.
+        best_effort: Services that were not healthy when the vector was captured. They are brought back as they were, but
+            not waited for, and their state is not a wanted fact: what was broken before cannot be demanded healthy.
+    """
 
     services: Mapping[str, ServicePin] = Field(default_factory=dict)
     volumes: Mapping[str, VolumePin] = Field(default_factory=dict)
+    best_effort: tuple[str, ...] = ()
 
 
 class DatabasePins(_Frozen):

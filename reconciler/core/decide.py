@@ -1,0 +1,113 @@
+"""What to do next, as pure functions of what is known. Phases do it, the machine moves; nobody else decides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from reconciler.core.conditions import Reason
+from reconciler.core.drift import Drift
+from reconciler.core.phase import RUN_PHASES, Phase, Trigger
+from reconciler.core.spec import Approval, OnFailure, Policy
+from reconciler.core.status import Cause, EnvironmentStatus, Failure, Run
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """A run shall begin.
+
+    Attributes:
+        trigger: What moves the environment.
+        cause: Why.
+        reason: Its code.
+        message: One sentence.
+    """
+
+    trigger: Trigger
+    cause: Cause
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Nothing shall be done.
+
+    Attributes:
+        message: Why.
+    """
+
+    message: str
+
+
+def at_rest(status: EnvironmentStatus, drift: Drift | None, *, fresh: bool, resume: bool) -> Begin | Rest:
+    """What to do with an environment that is not in a run.
+
+    Args:
+        status: Its status (phase new, stable or stalled).
+        drift: The comparison with the goal; None when the goal could not be resolved, which capture will then explain.
+        fresh: Whether the goal is one that was never pursued (a new generation, a rollback just asked for).
+        resume: Whether a human asked to go on.
+    """
+    if status.phase in RUN_PHASES:
+        raise AssertionError("a run is under way")
+    if status.phase is Phase.STALLED:
+        if resume:
+            return Begin(Trigger.RESUMED, Cause.RESUME, Reason.RESUMED, "A human resumed the environment.")
+        if fresh:
+            return Begin(Trigger.RESUMED, Cause.SPEC, Reason.SPEC_CHANGED, "A new goal came while stalled.")
+        return Rest("Stalled: a human must act.")
+    new = status.phase is Phase.NEW
+    cause = Cause.FIRST_SIGHT if new else Cause.SPEC if fresh else Cause.DRIFT
+    reason = {Cause.FIRST_SIGHT: Reason.FIRST_SIGHT, Cause.SPEC: Reason.SPEC_CHANGED, Cause.DRIFT: Reason.DRIFT}[cause]
+    if drift is not None and drift.equal:
+        if new or fresh:
+            return Begin(Trigger.MATCHES, cause, reason, "Production already equals the goal; verifying.")
+        return Rest("Nothing to do.")
+    if drift is None:
+        return Begin(Trigger.DRIFTED, cause, reason, "The goal is not resolved yet.")
+    names = ", ".join(fact.key for fact in drift.differing[:4])
+    more = len(drift.differing) - 4
+    return Begin(Trigger.DRIFTED, cause, reason, f"Differs: {names}{f' and {more} more' if more > 0 else ''}.")
+
+
+def after_failure(run: Run, phase: Phase, policy: Policy, *, whole: bool, failure: Failure) -> Trigger:
+    """What follows a failure inside a run: compensate or stall.
+
+    Args:
+        run: The run.
+        phase: The phase it failed in.
+        policy: The spec's policy.
+        whole: Whether every wanted fact is in place (only a check failed).
+        failure: What failed.
+    """
+    if phase in (Phase.CAPTURE, Phase.APPROVE) or run.compensating or policy.on_failure is OnFailure.HALT:
+        return Trigger.STALL
+    if failure.reason is Reason.INTERNAL_ERROR or not run.touched:
+        return Trigger.STALL
+    if whole and run.rollback:
+        return Trigger.STALL  # nobody wants to be taken back to the broken release
+    return Trigger.COMPENSATE
+
+
+def verify_again(run: Run, policy: Policy) -> bool:
+    """Whether facts that still differ after a whole walk are worth another one."""
+    return run.attempt < policy.max_attempts
+
+
+def needs_approval(policy: Policy, run: Run, *, data_loss: bool) -> bool:
+    """Whether a human must say yes before production is touched. A compensation never waits for one."""
+    if run.compensating or run.approved_by:
+        return False
+    match policy.approval:
+        case Approval.ALWAYS:
+            return True
+        case Approval.DATA_LOSS:
+            return data_loss
+        case _:
+            return False
+
+
+def compensation_verdict(failed: Sequence[str], before: Sequence[str]) -> tuple[str, ...]:
+    """Checks that count against a compensation: those that fail now and did not fail before the run began."""
+    return tuple(name for name in failed if name not in before)
