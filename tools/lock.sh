@@ -15,13 +15,18 @@ lock=(uv pip compile --quiet --universal --python-version 3.11 --generate-hashes
 
 npm --prefix tools/vercel-cli install --package-lock-only --ignore-scripts --no-audit --no-fund \
   --omit-lockfile-registry-resolved
-# Where a package's author takes donations has no place in a lock.
+# Two things are taken out: where a package's author takes donations, and optional packages for other
+# platforms that the registry did not have, which would make `npm ci` call the lock out of date.
 python3 - tools/vercel-cli/package-lock.json <<'PYTHON'
 import json, pathlib, sys
 
 path = pathlib.Path(sys.argv[1])
 lock = json.loads(path.read_text())
+locked = {place.rsplit("node_modules/", 1)[-1] for place in lock["packages"]}
 for package in lock["packages"].values():
     package.pop("funding", None)
+    optional = package.get("optionalDependencies", {})
+    for name in optional.keys() - locked:
+        del optional[name]
 path.write_text(json.dumps(lock, indent=2) + "\n")
 PYTHON
