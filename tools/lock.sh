@@ -15,18 +15,20 @@ lock=(uv pip compile --quiet --universal --python-version 3.11 --generate-hashes
 
 npm --prefix tools/vercel-cli install --package-lock-only --ignore-scripts --no-audit --no-fund \
   --omit-lockfile-registry-resolved
-# Two things are taken out: where a package's author takes donations, and optional packages for other
-# platforms that the registry did not have, which would make `npm ci` call the lock out of date.
+# Two things are taken out: where a package's author takes donations, and the CLI's optional native
+# twins (160 MB each, and not every mirror has all of them): the tests run the JavaScript.
 python3 - tools/vercel-cli/package-lock.json <<'PYTHON'
 import json, pathlib, sys
 
 path = pathlib.Path(sys.argv[1])
 lock = json.loads(path.read_text())
-locked = {place.rsplit("node_modules/", 1)[-1] for place in lock["packages"]}
-for package in lock["packages"].values():
+native = "@vercel/vc-native-"
+for place, package in list(lock["packages"].items()):
     package.pop("funding", None)
     optional = package.get("optionalDependencies", {})
-    for name in optional.keys() - locked:
+    for name in [name for name in optional if name.startswith(native)]:
         del optional[name]
+    if native in place:
+        del lock["packages"][place]
 path.write_text(json.dumps(lock, indent=2) + "\n")
 PYTHON
