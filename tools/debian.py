@@ -27,7 +27,9 @@ def install(packages: list[str]) -> None:
         PackageError: This is not a Debian-like machine, or apt failed.
     """
     if shutil.which("apt-get") is None:
-        raise PackageError(f"please install {' '.join(packages)} (or Docker with Compose v2) yourself")
+        raise PackageError(
+            f"please install {' '.join(packages)} (or Docker with Compose v2) yourself"
+        )
     update_lists_if_empty()
     _apt(["install", "--yes", "--no-install-recommends", *packages])
 
@@ -113,7 +115,9 @@ def _mirror() -> str:
         origin, label, component, uri = line.split("|", 3)
         if (origin, label, component) == ("Debian", "Debian", "main"):
             return uri
-    raise PackageError("found no Debian mirror in apt's sources; please install Compose v2 and buildx")
+    raise PackageError(
+        "found no Debian mirror in apt's sources; please install Compose v2 and buildx"
+    )
 
 
 def _distribution() -> str:

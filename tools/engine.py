@@ -8,8 +8,8 @@ Called by `make` and by hand; needs nothing but Python's standard library:
     tools/engine.py env | status        shell lines to evaluate | what is running
 
 An engine that the `docker` command reaches already is used as it is and never stopped. Otherwise a
-private one is started in `.engine/`, beside whatever else runs on the machine: own data, own socket,
-own bridge and addresses, and the firewall as it was. Installing the missing Debian packages is
+private one is started in `.engine/`, beside whatever else runs on the machine: with its own data,
+socket, bridge and addresses, and the firewall as it was. Installing the missing Debian packages is
 the one thing done outside the project's folder, and only as root.
 """
 
@@ -159,7 +159,7 @@ def environment() -> dict[str, str]:
 
 
 def reachable() -> str | None:
-    """Give the address of an engine that the `docker` command reaches by itself, if there is one."""
+    """Give the address of an engine that the `docker` command reaches by itself, if any."""
     if shutil.which("docker") is None:
         return None
     context = quiet(["docker", "context", "inspect", "-f", "{{.Endpoints.docker.Host}}"])
@@ -232,7 +232,11 @@ def install_packages() -> None:
     """Install what the engine consists of, where that can be done without asking."""
     missing = [
         package
-        for program, package in (("dockerd", "docker.io"), ("iptables", "iptables"), ("ip", "iproute2"))
+        for program, package in (
+            ("dockerd", "docker.io"),
+            ("iptables", "iptables"),
+            ("ip", "iproute2"),
+        )
         if which(program) is None
     ]
     if os.geteuid() != 0:
@@ -270,7 +274,12 @@ def start() -> None:
     ]  # fmt: skip
     with LOG.open("ab") as log:
         daemon = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/"
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd="/",
         )
     deadline = time.monotonic() + START_SECONDS
     while not ping():

@@ -3,8 +3,8 @@
 
     tools/parts.py [NAME...]        busybox, redis-server, docker-registry; all by default
 
-A program on PATH is left alone. Otherwise its Debian package is unpacked into `.engine/parts/` and a
-launcher put into `.engine/parts/bin/`, where the test fixtures look; nothing is installed.
+A program on PATH is left alone. Otherwise its Debian package is unpacked into `.engine/parts/` and
+a launcher put into `.engine/parts/bin/`, where the test fixtures look; nothing is installed.
 """
 
 from __future__ import annotations

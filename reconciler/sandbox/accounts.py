@@ -16,7 +16,7 @@ from typing import TypedDict
 
 from reconciler.core.errors import PreflightError
 
-# In order of preference; the first two are there where an administrator or Debian's package made them.
+# In order of preference; an administrator or Debian's package made the first two, if they are there.
 _ACCOUNTS = ("reconciler-pg", "postgres", "nobody")
 
 SYSTEM_FOLDER = Path("/var/lib/reconciler")
@@ -61,7 +61,7 @@ class Account:
 
 
 def unprivileged_account() -> Account | None:
-    """Give the account to run servers under, or None when we are not root and may run them ourselves.
+    """Give the account to run servers under, or None when we are not root and run them ourselves.
 
     Raises:
         PreflightError: We are root and the machine has no fitting account.

@@ -1,6 +1,6 @@
 """The base image of the practice application: one static busybox, no registry needed.
 
-It holds a shell, `httpd` with CGI, `wget`, `nc`, `tar` and the other small programs of busybox, which
+It holds a shell, `httpd` with CGI, `wget`, `nc`, `tar` and the other small programs of busybox. That
 is enough for services that answer, remember and fail like real ones. Called by the sandbox when it
 builds its images, and by tests that need an image.
 """

@@ -43,6 +43,11 @@ _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 _NOT_DURABLE = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 
 
+# Servers that this process started. They outlive the object that started them, and may be stopped
+# through another one, so the list and not the object waits for them.
+_children: list[subprocess.Popen[bytes]] = []
+
+
 @dataclass(frozen=True, slots=True)
 class _Record:
     """What `server.json` keeps: enough for another process to find, use and stop the server."""
@@ -83,7 +88,6 @@ class PostgresServer:
             **({} if durable else _NOT_DURABLE),
             **(settings or {}),
         }
-        self._process: subprocess.Popen[bytes] | None = None
 
     # --- facts ----------------------------------------------------------------------------------
 
@@ -114,7 +118,7 @@ class PostgresServer:
 
     @property
     def data(self) -> Path:
-        """The data directory; lies outside `folder` where the server's account may not enter that."""
+        """The data directory; outside `folder` where the server's account may not enter that."""
         return Path(self._record().data)
 
     @property
@@ -123,15 +127,13 @@ class PostgresServer:
         return unprivileged_account()
 
     def tool(self, name: str) -> Path:
-        """Give the path of a program that fits the server: pg_dump, pg_restore, psql, pg_basebackup."""
+        """Give the path of a program that fits the server: pg_dump, pg_restore, psql."""
         return binaries(self._record().major if self.exists else self._major) / name
 
     def dsn(self, database: str = "postgres", *, user: str = "postgres") -> str:
         """Give the URL of one of the databases. It holds the password."""
         record = self._record()
-        return (
-            f"postgresql://{quote(user)}:{record.password}@127.0.0.1:{record.port}/{quote(database)}"
-        )
+        return f"postgresql://{quote(user)}:{record.password}@127.0.0.1:{record.port}/{quote(database)}"
 
     # --- changes --------------------------------------------------------------------------------
 
@@ -171,9 +173,6 @@ class PostgresServer:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, sign)
             self._wait_until_gone(pid)
-        if self._process is not None:
-            self._process.wait()
-            self._process = None
 
     def destroy(self) -> None:
         """Stop the server and remove all it kept."""
@@ -250,7 +249,7 @@ class PostgresServer:
         self._write(_Record(major=self._major, port=port, password=password, data=str(data)))
 
     def _new_data_folder(self) -> Path:
-        """Make an empty folder that the server's account can use, inside `folder` if it may enter."""
+        """Make an empty folder for the server's account, inside `folder` if it may enter that."""
         home = self.folder
         if self.account is not None and not self.account.can_enter(home):
             SYSTEM_FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -271,7 +270,7 @@ class PostgresServer:
         command += [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         options = {} if self.account is None else self.account.spawn_options
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
+            process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -281,11 +280,13 @@ class PostgresServer:
                 start_new_session=True,
                 **options,
             )
+        _reap()
+        _children.append(process)
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:
             if self.running:
                 return True
-            if self._process.poll() is not None:
+            if process.poll() is not None:
                 return False
             time.sleep(_POLL_SECONDS)
         self.stop()
@@ -312,9 +313,9 @@ class PostgresServer:
     def _wait_until_gone(self, pid: int) -> None:
         deadline = time.monotonic() + _STOP_SECONDS
         while time.monotonic() < deadline and self.pid == pid:
-            if self._process is not None and self._process.poll() is not None:
-                return
+            _reap()
             time.sleep(_POLL_SECONDS)
+        _reap()
 
     def _run_as_account(self, program: str, *arguments: str) -> None:
         options = {} if self.account is None else self.account.spawn_options
@@ -373,7 +374,9 @@ def binaries(major: Major = 18) -> Path:
 
 def _copy_for_account(package: Path, major: Major) -> Path:
     """Copy the binaries (about 40 MB) out of a folder that only root may enter; once a version."""
-    wheel = next(package.parent.glob(f"{_WHEEL}-*.dist-info"), package).name.removesuffix(".dist-info")
+    wheel = next(package.parent.glob(f"{_WHEEL}-*.dist-info"), package).name.removesuffix(
+        ".dist-info"
+    )
     home = SYSTEM_FOLDER / wheel
     # The programs find their libraries by a path relative to themselves, so the layout is kept.
     folder = home / package.name / _INSTALL[major]
@@ -389,6 +392,11 @@ def _copy_for_account(package: Path, major: Major) -> Path:
         except OSError:  # another process was quicker
             shutil.rmtree(new)
     return folder / "bin"
+
+
+def _reap() -> None:
+    """Collect the exit status of our servers that have ended."""
+    _children[:] = [child for child in _children if child.poll() is None]
 
 
 def free_port() -> int:

@@ -71,7 +71,7 @@ def connect() -> Engine:
 
 
 def load_environment() -> None:
-    """Point this process and its children at the engine of `.engine/env.sh`, unless told otherwise."""
+    """Point this process and its children at the engine of `.engine/env.sh`, unless told which."""
     if "DOCKER_HOST" not in os.environ and ENV_FILE.exists():
         for line in ENV_FILE.read_text(encoding="utf-8").splitlines():
             name, _, value = line.removeprefix("export ").partition("=")
@@ -82,7 +82,7 @@ def load_environment() -> None:
 
 def remove_project(engine: Engine, project: str) -> None:
     """Remove all that carries a Compose project's label: containers, networks, volumes."""
-    label = {"label": f"com.docker.compose.project={project}"}
+    label: dict[str, str | list[str] | bool] = {"label": f"com.docker.compose.project={project}"}
     for container in engine.client.containers.list(all=True, filters=label, ignore_removed=True):
         container.remove(force=True, v=True)
     for network in engine.client.networks.list(filters=label):

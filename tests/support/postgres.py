@@ -13,7 +13,7 @@ _PREFIX = "reconciler-test-pg-"
 
 
 def start_server() -> PostgresServer:
-    """Start a fast, undurable server in a folder of its own that names this process as its owner."""
+    """Start a fast, undurable server in a folder of its own that names this process as owner."""
     remove_orphans()
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     folder.chmod(0o711)  # the server's account passes through; its files are its own
