@@ -1,0 +1,1 @@
+"""What several targets use and none of them owns."""
