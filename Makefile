@@ -56,7 +56,7 @@ check: venv ## format, lint, types, import contracts and the pure tests; under a
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/pytest -q -m '$(PURE)' $(ARGS)
 
 format: venv ## rewrite the code the way `make check` wants it

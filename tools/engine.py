@@ -107,8 +107,11 @@ def down() -> None:
     """Stop the private engine, or leave that to its last user; another engine is never touched."""
     KEEP.unlink(missing_ok=True)
     with exclusively("start"):
+        was_running = alive()
         if not stop_unless_used():
             say("still in use; it stops when its last user is done")
+        elif was_running:
+            say("stopped")
 
 
 def run(argv: list[str]) -> int:
@@ -303,7 +306,6 @@ def stop_unless_used() -> bool:
             if not gone(number, STOP_SECONDS):
                 os.kill(number, signal.SIGKILL)
                 gone(number, STOP_SECONDS)
-            say("private engine stopped")
         clear_left_overs()
         ENV_FILE.unlink(missing_ok=True)
     return True
