@@ -1,4 +1,4 @@
-"""Durations as humans write them in specs: `500ms`, `30s`, `15m`, `1h30m`. Used by the spec and by whoever prints one."""
+"""Durations as humans write them: `500ms`, `30s`, `15m`, `1h30m`. Used by the spec."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from datetime import timedelta
 
-#: Accepted form, for Python and for JSON Schema (ECMA 262). Which texts of this form are too long is checked beyond it.
+#: Accepted form, for Python and for JSON Schema (ECMA 262). Too long a span is refused beyond it.
 DURATION_PATTERN = r"^(?=[0-9])(?:[0-9]{1,9}h)?(?:[0-9]{1,9}m)?(?:[0-9]{1,9}s)?(?:[0-9]{1,9}ms)?$"
 
 #: Whoever writes more than a year has mistaken the unit.
@@ -37,7 +37,7 @@ class Duration:
         """The duration a text names.
 
         Args:
-            text: Hours, minutes, seconds, milliseconds, in this order, each at most once, without spaces.
+            text: Hours, minutes, seconds, milliseconds, in this order, each at most once.
 
         Raises:
             ValueError: The text has another form, or names more than 366 days.

@@ -1,7 +1,7 @@
-"""The kinds of single values a spec is made of: image references, revisions, paths, durations, addresses.
+"""The kinds of single values a spec is made of: image references, revisions, paths, addresses.
 
-Each is a plain type with a rule that says, in one place, what is accepted (for Python and for the JSON Schema) and what
-to tell whoever wrote something else. Used by `spec` and `spec_verify` only.
+Each is a plain type with a rule that says, in one place, what is accepted (for Python and for the
+JSON Schema) and what to tell whoever wrote something else. Used by `spec` and `spec_verify` only.
 """
 
 from __future__ import annotations
@@ -9,16 +9,24 @@ from __future__ import annotations
 import math
 import posixpath
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, PlainSerializer, PlainValidator
-from pydantic import Strict, WithJsonSchema
+from pydantic import (
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    PlainValidator,
+    Strict,
+    WithJsonSchema,
+)
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from reconciler.core.duration import DURATION_PATTERN, Duration
 from reconciler.core.references import has_user_info, secret_refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 #: What stands in a pinned value for "as it was when everything was last verified".
 LAST_KNOWN_GOOD = "last-known-good"
@@ -74,7 +82,7 @@ def _path_fault(text: str) -> str | None:
     return None
 
 
-def _secret_file_fault(text: str) -> str | None:
+def _any_path_fault(text: str) -> str | None:
     return None if text.startswith("/") else _path_fault(text)
 
 
@@ -100,19 +108,19 @@ def _http_fault(text: str) -> str | None:
     if fault := _address_fault(text):
         return fault
     if re.search(r"(?i)[?&](?:[a-z]+[-_])?(?:token|secret|password|api[-_]?key)=", text):
-        return "carries a secret in its query; send it as a header, with {env: NAME} or {file: PATH}"
+        return "carries a secret in its query; send it in a header, as {env: NAME} or {file: PATH}"
     return None
 
 
-#: A path below the project root. Links that lead out of it are found where there is a disk: in `project`.
+#: A path below the project root. Links that lead out of it are found in `project`, on the disk.
 RelPath = Annotated[
     str,
     Rule(r"^[^\x00-\x1f\x7f/~\\][^\x00-\x1f\x7f\\]*$", "a path", check=_path_fault),
 ]
-#: A file holding a secret: below the project root, or absolute (`/run/secrets/...`).
-SecretFile = Annotated[
+#: A path below the project root, or an absolute one (`/run/secrets/...`).
+AnyPath = Annotated[
     str,
-    Rule(r"^[^\x00-\x1f\x7f~\\][^\x00-\x1f\x7f\\]*$", "the path of a file", check=_secret_file_fault),
+    Rule(r"^[^\x00-\x1f\x7f~\\][^\x00-\x1f\x7f\\]*$", "a path", check=_any_path_fault),
 ]
 EnvName = Annotated[
     str, Rule(r"^[A-Za-z_][A-Za-z0-9_]*$", "the name of an environment variable", 255)
@@ -145,7 +153,7 @@ ComposeProject = Annotated[
 ComposeName = Annotated[
     str, Rule(r"^[A-Za-z0-9][A-Za-z0-9._-]*$", "a name of letters, digits, dots, hyphens", 255)
 ]
-#: The reference grammar of the OCI distribution specification, or the id of an image on this engine.
+#: The reference grammar of the OCI distribution specification, or the id of a local image.
 ImageRef = Annotated[
     str,
     Rule(
@@ -211,11 +219,12 @@ RedisUrl = Annotated[
     ),
 ]
 HostName = Annotated[
-    str, Rule(r"^(?:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]+|[A-Za-z0-9._-]+)$", "a host name or an IP address", 253)
+    str,
+    Rule(
+        r"^(?:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]+|[A-Za-z0-9._-]+)$", "a host name or an IP address", 253
+    ),
 ]
-VercelName = Annotated[
-    str, Rule(r"^[A-Za-z0-9][A-Za-z0-9._-]*$", "a name or an id of Vercel", 100)
-]
+VercelName = Annotated[str, Rule(r"^[A-Za-z0-9][A-Za-z0-9._-]*$", "a name or an id of Vercel", 100)]
 VercelDeployment = Annotated[
     str,
     Rule(
@@ -271,7 +280,11 @@ Span = Annotated[
     PlainValidator(_to_duration),
     PlainSerializer(str, return_type=str),
     WithJsonSchema(
-        {"type": "string", "pattern": DURATION_PATTERN, "examples": ["500ms", "30s", "15m", "1h30m"]}
+        {
+            "type": "string",
+            "pattern": DURATION_PATTERN,
+            "examples": ["500ms", "30s", "15m", "1h30m"],
+        }
     ),
 ]
 
@@ -305,5 +318,5 @@ SqlScalar = Annotated[
 Number = Annotated[int | float, PlainValidator(_to_number), WithJsonSchema({"type": "number"})]
 
 
-#: Lists come from the parser as lists and are kept as tuples: strictness would refuse that, and only that.
+#: Lists come from the parser as lists and are kept as tuples, which strictness would refuse.
 AsTuple = Strict(strict=False)

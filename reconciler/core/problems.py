@@ -1,15 +1,19 @@
-"""One thing wrong with a file a human wrote, and where. The loaders make problems; the CLI and the web page show them.
+"""One thing wrong with a file a human wrote, and where. Loaders make problems, the CLI shows them.
 
-Lines and columns are 1-based, as editors count them. A path names a place in the document the way a human would say it:
-`spec.verify.checks[0].http.url`; a key that is not a plain word is quoted: `spec.docker.services["my.app"].image`.
+Lines and columns are 1-based, as editors count them. A path names a place in the document the way a
+human would say it: `spec.verify.checks[0].http.url`; a key that is not a plain word is quoted:
+`spec.docker.services["my.app"].image`.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 #: Keys and list positions leading from the root of a document to a place in it.
 Location = tuple[str | int, ...]
@@ -37,7 +41,7 @@ class Problem:
         file: Name of the file as the user gave it.
         line: 1-based.
         column: 1-based, counted in characters.
-        path: Place in the document (`spec.git.commit`); empty where the document could not be read that far.
+        path: Place in the document (`spec.git.commit`); empty where it could not be read.
         message: What is wrong and what would be right. Never holds a secret, nor a line break.
         hint: The next action, where the message alone does not say it.
     """

@@ -1,17 +1,20 @@
 """Secrets in files: which texts look like one, and the reference that has to stand in its place.
 
-Secrets never stand in a spec; `{env: NAME}` or `{file: PATH}` does. The spec's text is kept in the ledger and shown to
-auditors, comments included, so the loader asks here about every value, every key and every comment. Whoever reads the
-secret itself (a target, a check) does so at its own edge, when it needs it.
+Secrets never stand in a spec; `{env: NAME}` or `{file: PATH}` does. The spec's text is kept in the
+ledger and shown to auditors, comments included, so the loader asks here about every value, every
+key and every comment. Whoever needs the secret itself (a target, a check) reads it at its own edge.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-#: Prefixes by which vendors make their secrets recognisable. Short tails suffice where the prefix is no word.
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: Prefixes by which vendors make their secrets known. Short tails do where the prefix is no word.
 _TOKENS: tuple[tuple[str, str], ...] = (
     ("a Supabase token", r"sbp_[A-Za-z0-9_]{6,}|sb_secret_[A-Za-z0-9_-]{6,}"),
     ("a Vercel token", r"vc[pikar]_[A-Za-z0-9]{20,}"),
@@ -22,14 +25,25 @@ _TOKENS: tuple[tuple[str, str], ...] = (
     ("an npm token", r"npm_[A-Za-z0-9]{30,}"),
     ("a Docker Hub token", r"dckr_(?:pat|oat)_[A-Za-z0-9_-]{6,}"),
     ("an AWS access key", r"(?:AKIA|ASIA)[0-9A-Z]{16}(?![0-9A-Za-z])"),
-    ("an API key", r"(?:sk|rk)_(?:live|test)_[A-Za-z0-9]{10,}|sk-(?:ant-|proj-)?[A-Za-z0-9_-]{32,}"),
-    ("a signed web token", r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"),
-    ("an authorization header", r"(?i:bearer|basic)[ \t]+(?=[A-Za-z._~+/=-]*[0-9])[A-Za-z0-9._~+/=-]{16,}"),
+    (
+        "an API key",
+        r"(?:sk|rk)_(?:live|test)_[A-Za-z0-9]{10,}|sk-(?:ant-|proj-)?[A-Za-z0-9_-]{32,}",
+    ),
+    (
+        "a signed web token",
+        r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*",
+    ),
+    (
+        "an authorization header",
+        r"(?i:bearer|basic)[ \t]+(?=[A-Za-z._~+/=-]*[0-9])[A-Za-z0-9._~+/=-]{16,}",
+    ),
     ("a private key", r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----"),
     ("a password", r"(?i:(?:pg|ssl)?password|passwd|pwd)=(?![$<{%*.])[^\s'\"&]+"),
 )
 _TOKEN = re.compile(
-    r"(?<![A-Za-z0-9])(?:" + "|".join(f"(?P<t{i}>{pattern})" for i, (_, pattern) in enumerate(_TOKENS)) + ")"
+    r"(?<![A-Za-z0-9])(?:"
+    + "|".join(f"(?P<t{i}>{pattern})" for i, (_, pattern) in enumerate(_TOKENS))
+    + ")"
 )
 #: The user part of an address, with a password in it: `redis://:pw@host`, `postgres://me:pw@host`.
 _URL_PASSWORD = re.compile(
@@ -39,8 +53,8 @@ _URL_PASSWORD = re.compile(
 _PLACEHOLDER = re.compile(r"\$.*|<.*>|\{.*\}|\*+|\.+|x+|(?i:pass|password|passwd|pw|secret)")
 
 _SECRET_NAME = re.compile(
-    r"(?i)(?:proxy-)?authorization|(?:set-)?cookie2?|.*(?:token|secret|password|passwd|credential)s?"
-    r"|(?:x-)?(?:.*[-_])?api[-_]?key|x-vercel-protection-bypass"
+    r"(?i)(?:proxy-)?authorization|(?:set-)?cookie2?"
+    r"|.*(?:token|secret|password|passwd|credential)s?|(?:x-)?(?:.*[-_])?api[-_]?key|x-vercel-protection-bypass"
 )
 
 _HOW = "write {env: NAME} or {file: PATH} and keep the secret out of the spec"
@@ -50,11 +64,11 @@ REFERENCE_WANTED = f"needs a reference to a secret: {_HOW}"
 
 
 def secrets_in(text: str, *, comment: bool = False) -> Iterator[tuple[int, str, str]]:
-    """What looks like a secret in a text: its offset, what it looks like, and the matching text (never to be shown).
+    """What looks like a secret in a text: offset, kind, and the matching text (never to be shown).
 
     Args:
         text: A value, a key, or a whole file.
-        comment: The text is for readers: placeholders (`postgres://user:password@host`) are then no secrets.
+        comment: The text is for readers: `postgres://user:password@host` is then no secret.
     """
     for match in _TOKEN.finditer(text):
         kind = _TOKENS[int((match.lastgroup or "t0")[1:])][0]

@@ -1,22 +1,29 @@
-"""What all mappings of a spec have in common: frozen, strict, closed, and able to tell all their faults at once.
+"""What all mappings of a spec have in common: frozen, strict, closed, telling all faults at once.
 
-Pydantic alone reports either the faults of the fields or those of the whole; a human wants both in one go. Used by
-`spec`, `spec_verify` and their JSON Schema.
+Pydantic alone reports either the faults of the fields or those of the whole; a human wants both in
+one go. Used by `spec`, `spec_verify` and their JSON Schema.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, NamedTuple, Self
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError
-from pydantic import model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 from pydantic_core import InitErrorDetails
 
-from reconciler.core.fields import EnvName, SecretFile, refusal
-from reconciler.core.problems import Location
+from reconciler.core.fields import AnyPath, EnvName, refusal
 from reconciler.core.references import REFERENCE_WANTED
+
+if TYPE_CHECKING:
+    from reconciler.core.problems import Location
 
 
 class Group(NamedTuple):
@@ -36,9 +43,16 @@ class Group(NamedTuple):
         """What is wrong with the fields that are there, or None."""
         if self.least <= len(present) <= self.most:
             return None
-        found = "none" if not present else "both " * (len(present) == 2) + " and ".join(present)  # noqa: PLR2004
-        found = found if len(present) < 3 else ", ".join(present)  # noqa: PLR2004
-        amount = "exactly" if self.least == self.most else "at most" if not self.least else "at least"
+        match present:
+            case []:
+                found = "none"
+            case [one, other]:
+                found = f"both {one} and {other}"
+            case _:
+                found = ", ".join(present)
+        amount = (
+            "exactly" if self.least == self.most else "at most" if not self.least else "at least"
+        )
         return f"needs {amount} one of {', '.join(self.names)}; found {found}"
 
     def as_schema(self) -> dict[str, Any]:
@@ -72,9 +86,9 @@ class Section(BaseModel):
         strict=True,
         alias_generator=to_camel,
         validate_by_alias=True,
-        validate_by_name=True,  # for Python; the loader switches it off, so that YAML has one way to write a field
+        validate_by_name=True,  # for Python; the loader switches it off: YAML has one spelling
         hide_input_in_errors=True,
-        json_schema_extra=_as_schema,  # type: ignore[typeddict-item]  # pydantic passes the model itself
+        json_schema_extra=_as_schema,  # pydantic passes the model too
     )
 
     groups: ClassVar[tuple[Group, ...]] = ()
@@ -83,6 +97,14 @@ class Section(BaseModel):
 
     def faults(self) -> Iterator[tuple[Location, str]]:
         """What is wrong between fields that are each right: where, and the message."""
+        yield from ()
+
+    @classmethod
+    def faults_between(
+        cls,
+        data: Mapping[str, object],  # noqa: ARG003  # read by those who override it
+    ) -> Iterator[tuple[Location, str]]:
+        """The same, where it can be told from raw data even while some of the fields are wrong."""
         yield from ()
 
     @model_validator(mode="wrap")
@@ -99,13 +121,16 @@ class Section(BaseModel):
             for group in cls.groups
             if (message := group.fault([name for name in group.names if _present(cls, data, name)]))
         ]
+        found += [_fault(where, message) for where, message in cls.faults_between(data)]
         section = None
         try:
             section = handler(data)
         except ValidationError as exc:
             found += [
                 InitErrorDetails(
-                    type=refusal(error["ctx"]["message"]) if error["type"] == "refused" else error["type"],  # type: ignore[typeddict-item]  # the type of a known error
+                    type=refusal(error["ctx"]["message"])
+                    if error["type"] == "refused"
+                    else error["type"],
                     loc=error["loc"],
                     input=error["input"],
                     ctx=error.get("ctx", {}),
@@ -117,6 +142,18 @@ class Section(BaseModel):
         if found or section is None:
             raise ValidationError.from_exception_data(cls.__name__, found, hide_input=True)
         return section
+
+
+def part(data: object, name: str) -> object:
+    """A part of raw data (as parsed, or a section made before); None when there is none."""
+    if isinstance(data, Mapping):
+        return data.get(name)
+    return getattr(data, name, None)
+
+
+def parts(data: object) -> Sequence[object]:
+    """The entries of what should be a list; nothing when it is none."""
+    return data if isinstance(data, list | tuple) else ()
 
 
 def _fault(where: Location, message: str) -> InitErrorDetails:
@@ -132,15 +169,14 @@ def _present(cls: type[Section], data: Mapping[str, object], name: str) -> bool:
 
 
 class SecretRef(Section):
-    """Where a secret is found. The secret itself never stands in a file that is read, kept or shown."""
+    """Where a secret is found. The secret itself never stands in a file that is kept or shown."""
 
     groups = (Group(("env", "file")),)
     not_a_mapping = REFERENCE_WANTED
 
     env: EnvName | None = None
-    file: SecretFile | None = None
+    file: AnyPath | None = None
 
     def __str__(self) -> str:
         """For humans: `env NAME` or `file PATH`."""
         return f"env {self.env}" if self.env else f"file {self.file}"
-

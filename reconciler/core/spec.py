@@ -1,7 +1,7 @@
-"""The spec: what a human (or a commit) wants production to be. Frozen, strict, complete with defaults.
+"""The spec: what a human (or a commit) wants production to be. Frozen, strict, with its defaults.
 
-`loader.parse_spec` makes one from YAML, `schema` describes it to editors, `specs/prod.yaml` is its manual. Everything
-that decides or acts reads it from here.
+`loader.parse_spec` makes one from YAML, `schema` describes it to editors, `specs/prod.yaml` is its
+manual. Everything that decides or acts reads it from here. Checks and soak are in `spec_verify`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from reconciler.core.fields import (
     VercelName,
 )
 from reconciler.core.problems import Location, format_path
-from reconciler.core.section import Group, SecretRef, Section
+from reconciler.core.section import Group, SecretRef, Section, part, parts
 from reconciler.core.spec_verify import Verify
 
 API_VERSION = "reconciler/v1"
@@ -129,7 +129,7 @@ class Docker(Section):
 
 
 class Pitr(Section):
-    """Point-in-time recovery, declared as an acceptable way back. Everything written since is lost."""
+    """Point-in-time recovery, declared an acceptable way back. What was written since is lost."""
 
     time: Timestamp = Field(description="Moment to go back to, with its offset (RFC 3339).")
 
@@ -191,7 +191,7 @@ class Vercel(Section):
     token_from: SecretRef = Field(description="Access token.")
     api_url: HttpUrl = Field(default="https://api.vercel.com", description="Address of the API.")
     deployment: VercelDeployment = Field(
-        description="Deployment that shall serve production: dpl_ id, host name, or last-known-good."
+        description="Deployment to serve production: dpl_ id, host name, or last-known-good."
     )
 
 
@@ -240,18 +240,22 @@ class Body(Section):
     verify: Verify = Field(default=Verify(), description="What must hold in the end.")
     policy: Policy = Field(default=Policy(), description="What may be done on the way.")
 
-    def faults(self) -> Iterator[tuple[Location, str]]:
+    @classmethod
+    def faults_between(cls, data: Mapping[str, object]) -> Iterator[tuple[Location, str]]:
         """Parts that lean on a section that is not there."""
-        if self.docker and not self.git:
-            for name, service in self.docker.services.items():
-                if service.build:
+        services = part(data.get("docker"), "services")
+        if data.get("git") is None and isinstance(services, Mapping):
+            for name, service in services.items():
+                if part(service, "build") is True:
                     yield ("docker", "services", name, "build"), "needs spec.git to build from"
-        for index, check in enumerate(self.verify.checks):
-            where = ("verify", "checks", index, check.kind)
-            if check.sql and not check.sql.dsn_from and not self.database:
-                yield where, "needs spec.database, or its own dsnFrom"
-            if check.container and not self.docker:
-                yield where, "needs spec.docker"
+        for index, check in enumerate(parts(part(data.get("verify"), "checks"))):
+            where: Location = ("verify", "checks", index)
+            sql = part(check, "sql")
+            own_dsn = part(sql, "dsnFrom") or part(sql, "dsn_from")
+            if sql is not None and own_dsn is None and data.get("database") is None:
+                yield (*where, "sql"), "needs spec.database, or its own dsnFrom"
+            if part(check, "container") is not None and data.get("docker") is None:
+                yield (*where, "container"), "needs spec.docker"
 
 
 class Spec(Section):
@@ -303,7 +307,7 @@ class Spec(Section):
 
 
 def canonical_json(spec: Spec) -> str:
-    """One text for one meaning: key order, comments, notation and values equal to their default do not show."""
+    """One text for one meaning: key order, comments, notation, spelt-out defaults do not show."""
     data = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
@@ -311,13 +315,14 @@ def canonical_json(spec: Spec) -> str:
 def canonical_digest(spec: Spec) -> str:
     """The identity of a generation: SHA-256 of the canonical JSON, in hex.
 
-    Defaults are left out, so that a field added to the format later does not make every spec a new generation.
+    Defaults are left out, so that a field added to the format later does not make every spec a new
+    generation.
     """
     return hashlib.sha256(canonical_json(spec).encode()).hexdigest()
 
 
 def last_known_good_fields(spec: Spec) -> list[str]:
-    """Paths of the pinned values that say `last-known-good`, in the order of the document's format."""
+    """Paths of the pinned values that say `last-known-good`."""
     pinned: list[tuple[Location, str | None]] = [
         (("spec", "git", "commit"), spec.git.commit if spec.git else None),
         *(
@@ -331,7 +336,7 @@ def last_known_good_fields(spec: Spec) -> list[str]:
 
 
 def declared_paths(spec: Spec) -> list[tuple[Location, str]]:
-    """Every path of the spec that is relative to the project root, with its location in the document."""
+    """Every path that is relative to the project root, with its location in the document."""
     paths: list[tuple[Location, str]] = []
     if spec.git:
         paths.append((("spec", "git", "repository"), spec.git.repository))

@@ -1,9 +1,9 @@
-"""The `verify` part of a spec: the checks that a release must pass, and for how long. Read by `checks` and the phases."""
+"""The `verify` part of a spec: what a release must pass, and for how long. Read by `checks`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag
 
@@ -24,13 +24,15 @@ from reconciler.core.fields import (
     Span,
     SqlScalar,
 )
-from reconciler.core.problems import Location
 from reconciler.core.references import names_secret, secret_refusal
-from reconciler.core.section import Group, SecretRef, Section
+from reconciler.core.section import Group, SecretRef, Section, part, parts
+
+if TYPE_CHECKING:
+    from reconciler.core.problems import Location
 
 HeaderValue = Annotated[
     Annotated[Line, Tag("text")] | Annotated[SecretRef, Tag("reference")],
-    Discriminator(lambda value: "text" if isinstance(value, str) else "reference"),
+    Discriminator(lambda value: "reference" if isinstance(value, Mapping | SecretRef) else "text"),
 ]
 
 
@@ -88,7 +90,7 @@ class TcpCheck(Section):
 
 
 class SqlCheck(Section):
-    """A query whose first column of the first row is compared. It runs in a read-only transaction."""
+    """A query, run read-only; the first column of its first row is compared."""
 
     groups = (Group(("min", "max", "equals"), most=3),)
     schema_rules = (
@@ -99,7 +101,9 @@ class SqlCheck(Section):
     query: Block = Field(description="One SELECT; the first column of its first row is compared.")
     min: Number | None = Field(default=None, description="Smallest value accepted.")
     max: Number | None = Field(default=None, description="Largest value accepted.")
-    equals: SqlScalar | None = Field(default=None, description="The value wanted, of the same type.")
+    equals: SqlScalar | None = Field(
+        default=None, description="The value wanted, of the same type."
+    )
     dsn_from: SecretRef | None = Field(
         default=None,
         description="Connection string of another database; without it the database section's.",
@@ -123,7 +127,7 @@ class RedisCheck(Section):
 
 
 class ContainerCheck(Section):
-    """A service of the Compose project that must be running, and healthy where it has a healthcheck."""
+    """A Compose service that must be running, and healthy where it has a healthcheck."""
 
     service: ComposeName = Field(description="Name of the service in the Compose file.")
 
@@ -144,13 +148,14 @@ class Check(Section):
         default=None,
         min_length=1,
         max_length=256,
-        description="A program and its arguments, run in the project root without a shell; must exit with 0.",
+        description="Program and arguments, run in the project root, no shell; exit 0 wanted.",
     )
     sql: SqlCheck | None = Field(default=None, description="A query and the value it must give.")
     redis: RedisCheck | None = Field(default=None, description="A Redis server that answers.")
     container: ContainerCheck | None = Field(default=None, description="A service that runs.")
     timeout: Span | None = Field(
-        default=None, description="Longest time for one try; otherwise what is left of verify.timeout."
+        default=None,
+        description="Longest time for one try; otherwise what is left of verify.timeout.",
     )
     retries: int | None = Field(
         default=None,
@@ -181,7 +186,10 @@ class Soak(Section):
     def faults(self) -> Iterator[tuple[Location, str]]:
         """A soak without a single round."""
         if self.interval > self.duration:
-            yield (), f"its interval ({self.interval}) is longer than its duration ({self.duration})"
+            yield (
+                (),
+                f"its interval ({self.interval}) is longer than its duration ({self.duration})",
+            )
 
 
 class Verify(Section):
@@ -195,14 +203,11 @@ class Verify(Section):
     )
     soak: Soak | None = Field(default=None, description="Watching it for a while afterwards.")
 
-    def faults(self) -> Iterator[tuple[Location, str]]:
+    @classmethod
+    def faults_between(cls, data: Mapping[str, object]) -> Iterator[tuple[Location, str]]:
         """Two checks of one name could not be told apart in the ledger."""
         seen: dict[str, int] = {}
-        for index, check in enumerate(self.checks):
-            if check.name in seen:
-                yield (
-                    ("checks", index, "name"),
-                    f"is already the name of check {seen[check.name] + 1}",
-                )
-            seen.setdefault(check.name, index)
-
+        for index, check in enumerate(parts(data.get("checks"))):
+            name = part(check, "name")
+            if isinstance(name, str) and seen.setdefault(name, index) != index:
+                yield ("checks", index, "name"), f"is already the name of checks[{seen[name]}]"
