@@ -70,6 +70,8 @@ class Response:
     headers: Mapping[str, str] = field(default_factory=dict)
     lines: str | None = None
     """A body of plain lines instead of JSON."""
+    bare: bool = False
+    """Leave out the headers that go with every answer."""
 
     def content(self) -> tuple[bytes, str | None]:
         """Body and content type."""
@@ -164,6 +166,8 @@ class Api(ABC):
         response = self._answer(request)
         if response is LOST:
             return LOST
+        if response.bare:
+            return response
         return replace(response, headers={**self.headers(request), **response.headers})
 
     def _answer(self, request: Request) -> Response | None:
