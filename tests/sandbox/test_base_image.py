@@ -67,17 +67,16 @@ def test_runs_a_web_server_with_cgi(engine: Engine) -> None:
         "mkdir -p /www/cgi-bin && printf '%s\\n' '#!/bin/sh' \"$SCRIPT\" > /www/cgi-bin/health"
         " && chmod 755 /www/cgi-bin/health && exec httpd -f -p 3000 -h /www"
     )
+    port = free_port()
     container = engine.client.containers.run(
         engine.base_image,
         ["sh", "-c", command],
         environment={"SCRIPT": script, "VERSION": "2"},
-        ports={"3000/tcp": ("127.0.0.1", free_port())},
+        ports={"3000/tcp": ("127.0.0.1", port)},
         init=True,
         detach=True,
     )
     try:
-        container.reload()
-        port = container.ports["3000/tcp"][0]["HostPort"]
         url = f"http://127.0.0.1:{port}/cgi-bin/health"
 
         def answer() -> bytes | None:
