@@ -13,7 +13,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    NoSuchModuleError,
+    OperationalError,
+    SQLAlchemyError,
+)
 
 from reconciler.audit.tables import SCHEMA_REVISION
 from reconciler.core.errors import LedgerError
@@ -41,9 +47,14 @@ class Database:
             self._sqlite = parsed.get_backend_name() == "sqlite"
             if self._sqlite and parsed.database:
                 Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-            self._engine = create_engine(parsed, **({} if self._sqlite else {"pool_pre_ping": True}))
+            self._engine = create_engine(
+                parsed, **({} if self._sqlite else {"pool_pre_ping": True})
+            )
         except (ArgumentError, NoSuchModuleError, OSError) as exc:
-            raise LedgerError("The ledger's database URL cannot be used.", hint="Give sqlite:///path or postgresql://...") from exc
+            raise LedgerError(
+                "The ledger's database URL cannot be used.",
+                hint="Give sqlite:///path or postgresql://...",
+            ) from exc
         if self._sqlite:
             event.listen(self._engine, "connect", _configure_sqlite)
             event.listen(self._engine, "begin", _begin_immediate)
@@ -65,7 +76,9 @@ class Database:
         try:
             with self._engine.begin() as connection:
                 if not self._sqlite:
-                    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": APPEND_LOCK})
+                    connection.execute(
+                        text("SELECT pg_advisory_xact_lock(:key)"), {"key": APPEND_LOCK}
+                    )
                 yield connection
         except (DBAPIError, OSError) as exc:
             raise _translated(exc) from exc
@@ -117,7 +130,9 @@ class Database:
         try:
             with self._engine.begin() as connection:
                 if not self._sqlite:
-                    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": APPEND_LOCK})
+                    connection.execute(
+                        text("SELECT pg_advisory_xact_lock(:key)"), {"key": APPEND_LOCK}
+                    )
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
         except CommandError as exc:
@@ -128,7 +143,9 @@ class Database:
 
 
 def _configure_sqlite(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # transactions are begun by `_begin_immediate`, not guessed by the driver
+    connection.isolation_level = (
+        None  # transactions are begun by `_begin_immediate`, not guessed by the driver
+    )
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000}")
     cursor.execute("PRAGMA journal_mode = WAL")
@@ -143,11 +160,24 @@ def _begin_immediate(connection: Connection) -> None:
 
 def _translated(exc: Exception) -> LedgerError:
     """A sentence for what went wrong. The statement and its parameters are not part of it."""
-    origin = str(getattr(exc, "orig", exc)).splitlines()[0] if str(getattr(exc, "orig", exc)) else type(exc).__name__
+    origin = (
+        str(getattr(exc, "orig", exc)).splitlines()[0]
+        if str(getattr(exc, "orig", exc))
+        else type(exc).__name__
+    )
     if "append-only" in origin:
-        return LedgerError("The ledger is append-only: the database refused to change or delete an entry.")
+        return LedgerError(
+            "The ledger is append-only: the database refused to change or delete an entry."
+        )
     if "full" in origin or "No space" in origin:
-        return LedgerError(f"The ledger cannot be written: {origin}.", hint="Free some disk space, then run the command again.")
+        return LedgerError(
+            f"The ledger cannot be written: {origin}.",
+            hint="Free some disk space, then run the command again.",
+        )
     if isinstance(exc, OperationalError) and "locked" in origin:
-        return LedgerError("The ledger is locked by another process.", hint="Try again when it has finished.")
-    return LedgerError(f"The ledger's database failed: {origin}.", hint="Check that it can be reached and written.")
+        return LedgerError(
+            "The ledger is locked by another process.", hint="Try again when it has finished."
+        )
+    return LedgerError(
+        f"The ledger's database failed: {origin}.", hint="Check that it can be reached and written."
+    )

@@ -1,4 +1,4 @@
-"""The journal: the only writer of the ledger. An entry, the status it leads to and the check of the lease are one transaction.
+"""The journal: the only writer of the ledger. Entry, status and the check of the lease are one transaction.
 
 Listeners (progress, state file) are told after the commit, never before, so they report only what is truly on record.
 """
@@ -88,10 +88,18 @@ class Journal:
             LeaseLostError: The lease is no longer ours; nothing was written.
             LedgerError: The database refused; nothing was written.
         """
-        self._append(kind, reason, body, generation, run=run or self._run_id(), target=target, effect=effect)
+        self._append(
+            kind, reason, body, generation, run=run or self._run_id(), target=target, effect=effect
+        )
 
     def move(
-        self, trigger: Trigger, reason: Reason, body: Mapping[str, Any], *, generation: int | None = None, run: str | None = None
+        self,
+        trigger: Trigger,
+        reason: Reason,
+        body: Mapping[str, Any],
+        *,
+        generation: int | None = None,
+        run: str | None = None,
     ) -> Phase:
         """Moves the environment by a trigger of the table and records it, in one transaction.
 
@@ -122,7 +130,12 @@ class Journal:
         return run.id if run and run.finished is None else None
 
     def _append(
-        self, kind: EntryKind, reason: Reason, body: Mapping[str, Any], generation: int | None, **columns: Any
+        self,
+        kind: EntryKind,
+        reason: Reason,
+        body: Mapping[str, Any],
+        generation: int | None,
+        **columns: Any,
     ) -> None:
         entry = Entry(
             environment=self.status.environment,
@@ -132,7 +145,9 @@ class Journal:
             origin=self._origin,
             reason=reason,
             generation=self.status.generation if generation is None else generation,
-            body=self._redactor.json(dict(_JSON.dump_python(_JSON.validate_python(body), mode="json"))),
+            body=self._redactor.json(
+                dict(_JSON.dump_python(_JSON.validate_python(body), mode="json"))
+            ),
             **columns,
         )
         status = project(self.status, entry)
@@ -147,11 +162,16 @@ class Journal:
     def _store(self, connection: Connection, status: EnvironmentStatus) -> None:
         stored = connection.execute(
             update(_environments)
-            .where(_environments.c.name == status.environment, _environments.c.phase == self.status.phase.value)
+            .where(
+                _environments.c.name == status.environment,
+                _environments.c.phase == self.status.phase.value,
+            )
             .values(phase=status.phase.value, status=status.model_dump_json())
         )
         if stored.rowcount != 1:
-            raise AssertionError(f"{status.environment} is not in phase {self.status.phase} although its lease is ours")
+            raise AssertionError(
+                f"{status.environment} is not in phase {self.status.phase} although its lease is ours"
+            )
 
 
 def append(connection: Connection, entry: Entry) -> int:
@@ -160,7 +180,9 @@ def append(connection: Connection, entry: Entry) -> int:
     Returns:
         Its sequence number: one more than the last, without gaps.
     """
-    seq = int(connection.execute(select(func.coalesce(func.max(_ledger.c.seq), 0))).scalar_one()) + 1
+    seq = (
+        int(connection.execute(select(func.coalesce(func.max(_ledger.c.seq), 0))).scalar_one()) + 1
+    )
     columns = entry_columns(seq, entry)
     hashed: dict[str, JsonValue] = {**columns, "at": utc_text(entry.at)}
     connection.execute(insert(_ledger).values(**columns, leaf_hash=leaf_hash(hashed)))
@@ -174,7 +196,11 @@ def entry_columns(seq: int, entry: Entry) -> dict[str, Any]:
 
 def read_status(connection: Connection, environment: str) -> EnvironmentStatus:
     """The stored status of an environment; a new one when it was never seen."""
-    found = connection.execute(select(_environments.c.status).where(_environments.c.name == environment)).scalar()
-    return EnvironmentStatus(environment=environment) if found is None else EnvironmentStatus.model_validate_json(found)
-
-
+    found = connection.execute(
+        select(_environments.c.status).where(_environments.c.name == environment)
+    ).scalar()
+    return (
+        EnvironmentStatus(environment=environment)
+        if found is None
+        else EnvironmentStatus.model_validate_json(found)
+    )

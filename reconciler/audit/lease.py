@@ -1,5 +1,6 @@
-"""The lease: at most one process acts on an environment. It lives in the same row as the status, so that every write of
-the journal can check it in its own transaction.
+"""The lease: at most one process acts on an environment.
+
+It lives in the same row as the status, so that every write of the journal can check it in its own transaction.
 
 A lease has an expiry and a token that rises with each holder. A holder whose lease has expired changes nothing
 (`guard`), and its writes are refused even if it tries. A holder that died on this very machine is recognised by its
@@ -14,6 +15,7 @@ import threading
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Self
 
 from sqlalchemy import Connection, insert, select, update
 
@@ -85,9 +87,15 @@ class Lease:
             LeaseLostError: The token is no longer ours, or has expired.
         """
         found = connection.execute(
-            select(_row.c.lease_token, _row.c.lease_holder, _row.c.lease_expires).where(_row.c.name == self._environment)
+            select(_row.c.lease_token, _row.c.lease_holder, _row.c.lease_expires).where(
+                _row.c.name == self._environment
+            )
         ).one()
-        if found.lease_token != self.token or found.lease_holder is None or found.lease_expires <= self._clock.now():
+        if (
+            found.lease_token != self.token
+            or found.lease_holder is None
+            or found.lease_expires <= self._clock.now()
+        ):
             self._good_until = float("-inf")
             raise LeaseLostError(
                 "The lease on the environment is no longer ours; nothing was written.",
@@ -106,7 +114,7 @@ class Lease:
             )
         self._good_until = float("-inf")
 
-    def __enter__(self) -> Lease:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -115,8 +123,13 @@ class Lease:
     def _acquire(self, connection: Connection, holder: Holder) -> int:
         now = self._clock.now()
         found = connection.execute(
-            select(_row.c.lease_token, _row.c.lease_holder, _row.c.lease_process, _row.c.lease_since, _row.c.lease_expires)
-            .where(_row.c.name == self._environment)
+            select(
+                _row.c.lease_token,
+                _row.c.lease_holder,
+                _row.c.lease_process,
+                _row.c.lease_since,
+                _row.c.lease_expires,
+            ).where(_row.c.name == self._environment)
         ).one_or_none()
         values: dict[str, object] = {
             "lease_holder": holder.name,
@@ -128,14 +141,26 @@ class Lease:
             status = EnvironmentStatus(environment=self._environment)
             connection.execute(
                 insert(_row).values(
-                    name=self._environment, phase=Phase.NEW.value, status=status.model_dump_json(), lease_token=1, **values
+                    name=self._environment,
+                    phase=Phase.NEW.value,
+                    status=status.model_dump_json(),
+                    lease_token=1,
+                    **values,
                 )
             )
             return 1
-        if found.lease_holder is not None and found.lease_expires > now and not _dead(found.lease_process):
-            raise held_error(self._environment, found.lease_holder, found.lease_since, found.lease_expires)
+        if (
+            found.lease_holder is not None
+            and found.lease_expires > now
+            and not _dead(found.lease_process)
+        ):
+            raise held_error(
+                self._environment, found.lease_holder, found.lease_since, found.lease_expires
+            )
         token = int(found.lease_token) + 1
-        connection.execute(update(_row).where(_row.c.name == self._environment).values(lease_token=token, **values))
+        connection.execute(
+            update(_row).where(_row.c.name == self._environment).values(lease_token=token, **values)
+        )
         return token
 
     def _renew(self) -> None:

@@ -16,7 +16,9 @@ from reconciler.core.facts import RecoveryPoint
 from reconciler.core.phase import TOUCHING_PHASES
 from reconciler.core.status import EnvironmentStatus, Run
 
-_HEADER = "# Written by reconciler from its ledger; do not edit. Delete it and it is written again.\n"
+_HEADER = (
+    "# Written by reconciler from its ledger; do not edit. Delete it and it is written again.\n"
+)
 
 
 class StateFile:
@@ -52,11 +54,14 @@ def write_state_file(folder: Path, status: EnvironmentStatus) -> Path:
         temporary.replace(path)
     except OSError as exc:
         temporary.unlink(missing_ok=True)
-        raise LedgerError(f"The state file {path.name} cannot be written: {exc.strerror}.", hint="Free disk space or fix permissions.") from exc
+        raise LedgerError(
+            f"The state file {path.name} cannot be written: {exc.strerror}.",
+            hint="Free disk space or fix permissions.",
+        ) from exc
     return path
 
 
-def document(status: EnvironmentStatus) -> dict[str, Any]:
+def document(status: EnvironmentStatus) -> Any:
     """What the state file says."""
     good, held = status.last_known_good, status.held
     return _pruned(
@@ -80,7 +85,13 @@ def document(status: EnvironmentStatus) -> dict[str, Any]:
                     for condition in status.conditions
                 ],
                 "held": held
-                and {"generation": held.generation, "reason": held.reason.value, "message": held.message, "by": held.by, "at": held.at.isoformat()},
+                and {
+                    "generation": held.generation,
+                    "reason": held.reason.value,
+                    "message": held.message,
+                    "by": held.by,
+                    "at": held.at.isoformat(),
+                },
                 "observed": dict(status.observed),
                 "run": status.run and _run(status.run),
                 "lastKnownGood": good and _point(good),
@@ -103,12 +114,20 @@ def _run(run: Run) -> dict[str, Any]:
         "before": dict(run.before),
         "failure": run.failure and run.failure.model_dump(mode="json"),
         "openEffects": list(run.open_effects) or None,
-        "artifacts": [{"kind": item.kind, "subject": item.subject, "path": item.path, "sha256": item.sha256} for item in run.artifacts],
+        "artifacts": [
+            {"kind": item.kind, "subject": item.subject, "path": item.path, "sha256": item.sha256}
+            for item in run.artifacts
+        ],
     }
 
 
 def _point(point: RecoveryPoint) -> dict[str, Any]:
-    return {"id": point.id, "at": point.at.isoformat(), "generation": point.generation, "vector": dict(point.vector)}
+    return {
+        "id": point.id,
+        "at": point.at.isoformat(),
+        "generation": point.generation,
+        "vector": dict(point.vector),
+    }
 
 
 def _pruned(value: Any) -> Any:
@@ -117,7 +136,7 @@ def _pruned(value: Any) -> Any:
         return {
             key: item if key in ("vector", "observed", "before", "goal") else _pruned(item)
             for key, item in value.items()
-            if item is not None and item != [] and item != {}
+            if item is not None and item not in ([], {})
         }
     return [_pruned(item) for item in value] if isinstance(value, list) else value
 

@@ -1,4 +1,4 @@
-"""The rows: one append-only ledger, and one mutable row an environment that holds its lease and its projected status."""
+"""The rows: one append-only ledger, and one mutable row an environment, with its lease and projected status."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ SCHEMA_REVISION = "0001"
 
 
 class UtcText(TypeDecorator[datetime]):
-    """A UTC time with microseconds as sortable ISO text: SQLite has no type for it, and text compares the same everywhere."""
+    """A UTC time as sortable ISO text: SQLite has no type for it, and text compares the same everywhere."""
 
     impl = Text
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> str | None:
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> str | None:  # noqa: ARG002 - the base class's signature
         """Writes UTC."""
         return None if value is None else utc_text(value)
 
-    def process_result_value(self, value: str | None, dialect: Dialect) -> datetime | None:
+    def process_result_value(self, value: str | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
         """Reads an aware time."""
         return None if value is None else datetime.fromisoformat(value)
 
@@ -73,5 +73,3 @@ class EnvironmentRow(SQLModel, table=True):
     lease_process: str | None = None
     lease_since: datetime | None = Field(default=None, sa_column=Column(UtcText))
     lease_expires: datetime | None = Field(default=None, sa_column=Column(UtcText))
-
-

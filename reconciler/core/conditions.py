@@ -83,15 +83,22 @@ def find(conditions: Sequence[Condition], kind: ConditionType) -> Condition | No
     return next((condition for condition in conditions if condition.type is kind), None)
 
 
-def with_condition(
-    conditions: Sequence[Condition], kind: ConditionType, status: Status, reason: Reason, message: str, at: datetime
+def with_condition(  # noqa: PLR0917 - the fields of a condition
+    conditions: Sequence[Condition],
+    kind: ConditionType,
+    status: Status,
+    reason: Reason,
+    message: str,
+    at: datetime,
 ) -> Conditions:
     """The conditions with one set; its transition time is kept while its status stays the same."""
     old = find(conditions, kind)
     since = old.last_transition if old and old.status == status else at
     new = Condition(type=kind, status=status, reason=reason, message=message, last_transition=since)
     others = (condition for condition in conditions if condition.type is not kind)
-    return tuple(sorted((*others, new), key=lambda condition: list(ConditionType).index(condition.type)))
+    return tuple(
+        sorted((*others, new), key=lambda condition: list(ConditionType).index(condition.type))
+    )
 
 
 def without(conditions: Sequence[Condition], *kinds: ConditionType) -> Conditions:

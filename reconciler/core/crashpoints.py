@@ -1,4 +1,4 @@
-"""The instants of an effect at which a crash must be survivable, named in one place so that tests can walk all of them."""
+"""The instants of an effect at which a crash must be survivable, in one place so that tests can walk them all."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ class CrashPoint(StrEnum):
 
 
 #: Announced by `phases.runner` around `Target.apply`.
-RUNNER_POINTS = (CrashPoint.BEFORE_INTENT, CrashPoint.INTENT_DURABLE, CrashPoint.ANSWER_READ, CrashPoint.RESULT_DURABLE)
+RUNNER_POINTS = (
+    CrashPoint.BEFORE_INTENT,
+    CrashPoint.INTENT_DURABLE,
+    CrashPoint.ANSWER_READ,
+    CrashPoint.RESULT_DURABLE,
+)
 #: Announced inside `Target.apply`.
 TARGET_POINTS = (CrashPoint.MID_EFFECT, CrashPoint.APPLIED_UNREAD)

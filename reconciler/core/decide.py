@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from reconciler.core import facts as f
 from reconciler.core.conditions import Reason
 from reconciler.core.drift import Drift
+from reconciler.core.facts import Fact, Goal, Observation
 from reconciler.core.phase import RUN_PHASES, Phase, Trigger
-from reconciler.core.spec import Approval, OnFailure, Policy
+from reconciler.core.spec import Policy
 from reconciler.core.status import Cause, EnvironmentStatus, Failure, Run
 
 
@@ -40,7 +42,9 @@ class Rest:
     message: str
 
 
-def at_rest(status: EnvironmentStatus, drift: Drift | None, *, fresh: bool, resume: bool) -> Begin | Rest:
+def at_rest(
+    status: EnvironmentStatus, drift: Drift | None, *, fresh: bool, resume: bool
+) -> Begin | Rest:
     """What to do with an environment that is not in a run.
 
     Args:
@@ -53,25 +57,42 @@ def at_rest(status: EnvironmentStatus, drift: Drift | None, *, fresh: bool, resu
         raise AssertionError("a run is under way")
     if status.phase is Phase.STALLED:
         if resume:
-            return Begin(Trigger.RESUMED, Cause.RESUME, Reason.RESUMED, "A human resumed the environment.")
+            return Begin(
+                Trigger.RESUMED, Cause.RESUME, Reason.RESUMED, "A human resumed the environment."
+            )
         if fresh:
-            return Begin(Trigger.RESUMED, Cause.SPEC, Reason.SPEC_CHANGED, "A new goal came while stalled.")
+            return Begin(
+                Trigger.RESUMED, Cause.SPEC, Reason.SPEC_CHANGED, "A new goal came while stalled."
+            )
         return Rest("Stalled: a human must act.")
     new = status.phase is Phase.NEW
     cause = Cause.FIRST_SIGHT if new else Cause.SPEC if fresh else Cause.DRIFT
-    reason = {Cause.FIRST_SIGHT: Reason.FIRST_SIGHT, Cause.SPEC: Reason.SPEC_CHANGED, Cause.DRIFT: Reason.DRIFT}[cause]
+    reason = {
+        Cause.FIRST_SIGHT: Reason.FIRST_SIGHT,
+        Cause.SPEC: Reason.SPEC_CHANGED,
+        Cause.DRIFT: Reason.DRIFT,
+    }[cause]
     if drift is not None and drift.equal:
         if new or fresh:
-            return Begin(Trigger.MATCHES, cause, reason, "Production already equals the goal; verifying.")
+            return Begin(
+                Trigger.MATCHES, cause, reason, "Production already equals the goal; verifying."
+            )
         return Rest("Nothing to do.")
     if drift is None:
         return Begin(Trigger.DRIFTED, cause, reason, "The goal is not resolved yet.")
     names = ", ".join(fact.key for fact in drift.differing[:4])
     more = len(drift.differing) - 4
-    return Begin(Trigger.DRIFTED, cause, reason, f"Differs: {names}{f' and {more} more' if more > 0 else ''}.")
+    return Begin(
+        Trigger.DRIFTED,
+        cause,
+        reason,
+        f"Differs: {names}{f' and {more} more' if more > 0 else ''}.",
+    )
 
 
-def after_failure(run: Run, phase: Phase, policy: Policy, *, whole: bool, failure: Failure) -> Trigger:
+def after_failure(
+    run: Run, phase: Phase, policy: Policy, *, whole: bool, failure: Failure
+) -> Trigger:
     """What follows a failure inside a run: compensate or stall.
 
     Args:
@@ -81,7 +102,7 @@ def after_failure(run: Run, phase: Phase, policy: Policy, *, whole: bool, failur
         whole: Whether every wanted fact is in place (only a check failed).
         failure: What failed.
     """
-    if phase in (Phase.CAPTURE, Phase.APPROVE) or run.compensating or policy.on_failure is OnFailure.HALT:
+    if phase in (Phase.CAPTURE, Phase.APPROVE) or run.compensating or policy.on_failure == "halt":
         return Trigger.STALL
     if failure.reason is Reason.INTERNAL_ERROR or not run.touched:
         return Trigger.STALL
@@ -100,9 +121,9 @@ def needs_approval(policy: Policy, run: Run, *, data_loss: bool) -> bool:
     if run.compensating or run.approved_by:
         return False
     match policy.approval:
-        case Approval.ALWAYS:
+        case "always":
             return True
-        case Approval.DATA_LOSS:
+        case "data-loss":
             return data_loss
         case _:
             return False
@@ -111,3 +132,42 @@ def needs_approval(policy: Policy, run: Run, *, data_loss: bool) -> bool:
 def compensation_verdict(failed: Sequence[str], before: Sequence[str]) -> tuple[str, ...]:
     """Checks that count against a compensation: those that fail now and did not fail before the run began."""
     return tuple(name for name in failed if name not in before)
+
+
+def blocking(goal: Goal | None, observed: Observation) -> Fact | None:
+    """The first fact that could not be read and without which nothing may be done; None when one may act.
+
+    A database that runs as one of the containers cannot be read while they are down in the middle of a run. That must
+    not keep them from being started again: verify reads it afterwards, and nothing is granted without it.
+    """
+    down = goal is not None and any(
+        key.endswith(".state") and (fact := observed.get(key)).known and fact.value != want.value
+        for key, want in goal.wanted.items()
+    )
+    for key in sorted(observed.facts):
+        fact = observed.facts[key]
+        if not fact.known and not (down and f.target_of(key) == "database"):
+            return fact
+    return None
+
+
+def changed_since_capture(run: Run, observed: Observation) -> Failure | None:
+    """Whether somebody changed production between the capture and the first touch, so that the capture no longer fits.
+
+    Only before anything was touched; afterwards the differences are our own.
+    """
+    if run.touched or run.compensating:
+        return None
+    changed = [
+        key
+        for key, value in run.before.items()
+        if not key.endswith(".state") and key != f.GIT_HEAD and observed.value(key) != value
+    ]
+    if not changed:
+        return None
+    return Failure(
+        phase=Phase.STOP,
+        reason=Reason.NOT_CONVERGED,
+        message=f"Production changed after the capture ({', '.join(changed[:4])}); nothing was touched.",
+        hint="`reconciler resume` captures it anew and goes on.",
+    )

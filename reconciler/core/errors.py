@@ -1,4 +1,4 @@
-"""The error tree. Adapters translate foreign exceptions into it at their edge; engine and phases catch only its families.
+"""The error tree. Adapters translate foreign exceptions at their edge; engine and phases catch only its families.
 
 ReconcilerError
 ├── TransientError          worth trying again, after `retry_after` seconds

@@ -144,7 +144,13 @@ class Goal(_Frozen):
         """A copy in which pending values are filled from facts that steps have made."""
         made = {fact.key: fact for fact in facts}
         filled = {
-            key: want.model_copy(update={"value": made[key].value, "pending": False, "detail": made[key].detail or want.detail})
+            key: want.model_copy(
+                update={
+                    "value": made[key].value,
+                    "pending": False,
+                    "detail": made[key].detail or want.detail,
+                }
+            )
             if want.pending and key in made
             else want
             for key, want in self.wanted.items()

@@ -38,7 +38,9 @@ class Trigger(StrEnum):
 
 
 #: Phases in which a run is under way (a run is everything from leaving stable to stable or stalled).
-RUN_PHASES = frozenset({Phase.CAPTURE, Phase.APPROVE, Phase.STOP, Phase.RESTORE, Phase.START, Phase.VERIFY})
+RUN_PHASES = frozenset(
+    {Phase.CAPTURE, Phase.APPROVE, Phase.STOP, Phase.RESTORE, Phase.START, Phase.VERIFY}
+)
 #: Phases in which production is changed.
 TOUCHING_PHASES = frozenset({Phase.STOP, Phase.RESTORE, Phase.START})
 #: Phases that end a series of passes: nothing more happens by itself.

@@ -69,8 +69,8 @@ class DockerPins(_Frozen):
     Attributes:
         services: By service; services without a pin follow the Compose file of the target commit.
         volumes: By volume, as named in the spec.
-        best_effort: Services that were not healthy when the vector was captured. They are brought back as they were, but
-            not waited for, and their state is not a wanted fact: what was broken before cannot be demanded healthy.
+        best_effort: Services that were not healthy when the vector was captured. They are brought back as they were,
+            but not waited for, and their state is not a wanted fact: what was broken before cannot be demanded healthy.
     """
 
     services: Mapping[str, ServicePin] = Field(default_factory=dict)

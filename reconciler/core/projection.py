@@ -1,4 +1,4 @@
-"""Projection: the status of an environment as a fold over its ledger entries. Pure; the same code makes it and rebuilds it.
+"""Projection: the status of an environment as a fold over its entries. Pure; the same code makes and rebuilds it.
 
 Bodies of entries are written by `core.records` and read here; nothing else knows their shape.
 """
@@ -68,7 +68,12 @@ def _decision(status: EnvironmentStatus, entry: Entry, body: _Body) -> Environme
             return _with_run(status, checks_before=tuple(body["checksBefore"]))
         case "suspended":
             conditions = cond.with_condition(
-                status.conditions, ConditionType.SUSPENDED, "True", Reason.SUSPENDED, body.get("message", ""), entry.at
+                status.conditions,
+                ConditionType.SUSPENDED,
+                "True",
+                Reason.SUSPENDED,
+                body.get("message", ""),
+                entry.at,
             )
             return status.model_copy(update={"suspended": True, "conditions": conditions})
         case "unsuspended":
@@ -80,6 +85,13 @@ def _decision(status: EnvironmentStatus, entry: Entry, body: _Body) -> Environme
 def _transition(status: EnvironmentStatus, entry: Entry, body: _Body) -> EnvironmentStatus:
     assert entry.to_state is not None
     status = status.model_copy(update={"phase": entry.to_state})
+    if status.run and entry.from_state:
+        spent = (entry.at - status.run.phase_started).total_seconds()
+        durations = {
+            **status.run.durations,
+            entry.from_state.value: status.run.durations.get(entry.from_state, 0.0) + spent,
+        }
+        status = _with_run(status, durations=durations)
     if "run" in body:  # a run begins, or its next leg or attempt does
         status = status.model_copy(update={"run": Run.model_validate(body["run"])})
     elif status.run:
@@ -89,6 +101,16 @@ def _transition(status: EnvironmentStatus, entry: Entry, body: _Body) -> Environ
         status = _with_run(status, **update)
     if "failure" in body:
         status = _with_run(status, failure=Failure.model_validate(body["failure"]))
+    status = _with_outcome(status, body)
+    if entry.to_state in (Phase.STABLE, Phase.STALLED):
+        status = status.model_copy(update={"observed_generation": entry.generation})
+        if status.run:
+            status = _with_run(status, finished=entry.at)
+    return status.model_copy(update={"conditions": _conditions(status, entry, body)})
+
+
+def _with_outcome(status: EnvironmentStatus, body: _Body) -> EnvironmentStatus:
+    """What a transition says beyond the phase: another goal, a reached goal, a place to go back to."""
     if "override" in body:
         status = status.model_copy(update={"override": Override.model_validate(body["override"])})
     if "resolved" in body:
@@ -97,31 +119,45 @@ def _transition(status: EnvironmentStatus, entry: Entry, body: _Body) -> Environ
         status = status.model_copy(update={"observed": body["observed"]})
     if "recoveryPoint" in body:
         point = RecoveryPoint.model_validate(body["recoveryPoint"])
-        status = status.model_copy(update={"recovery_points": (point, *status.recovery_points)[:POINTS_KEPT]})
-    if entry.to_state in (Phase.STABLE, Phase.STALLED):
-        status = status.model_copy(update={"observed_generation": entry.generation})
-        if status.run:
-            status = _with_run(status, finished=entry.at)
-    return status.model_copy(update={"conditions": _conditions(status, entry, body)})
+        status = status.model_copy(
+            update={"recovery_points": (point, *status.recovery_points)[:POINTS_KEPT]}
+        )
+    return status
 
 
 def _conditions(status: EnvironmentStatus, entry: Entry, body: _Body) -> cond.Conditions:
     message = str(body.get("message", ""))
     kept = status.conditions
     if entry.to_state is Phase.STABLE:
-        kept = cond.without(kept, ConditionType.RECONCILING, ConditionType.STALLED, ConditionType.DEGRADED)
+        kept = cond.without(
+            kept, ConditionType.RECONCILING, ConditionType.STALLED, ConditionType.DEGRADED
+        )
         if body.get("degraded"):
-            kept = cond.with_condition(kept, ConditionType.DEGRADED, "True", entry.reason, message, entry.at)
+            kept = cond.with_condition(
+                kept, ConditionType.DEGRADED, "True", entry.reason, message, entry.at
+            )
         if entry.trigger is Trigger.REJECTED:
-            return cond.with_condition(kept, ConditionType.READY, "False", entry.reason, message, entry.at)
-        return cond.with_condition(kept, ConditionType.READY, "True", Reason.VERIFIED, message, entry.at)
+            return cond.with_condition(
+                kept, ConditionType.READY, "False", entry.reason, message, entry.at
+            )
+        return cond.with_condition(
+            kept, ConditionType.READY, "True", Reason.VERIFIED, message, entry.at
+        )
     if entry.to_state is Phase.STALLED:
         kept = cond.without(kept, ConditionType.RECONCILING)
-        kept = cond.with_condition(kept, ConditionType.STALLED, "True", entry.reason, message, entry.at)
-        return cond.with_condition(kept, ConditionType.READY, "False", entry.reason, message, entry.at)
+        kept = cond.with_condition(
+            kept, ConditionType.STALLED, "True", entry.reason, message, entry.at
+        )
+        return cond.with_condition(
+            kept, ConditionType.READY, "False", entry.reason, message, entry.at
+        )
     kept = cond.without(kept, ConditionType.STALLED)
-    kept = cond.with_condition(kept, ConditionType.RECONCILING, "True", entry.reason, message, entry.at)
-    return cond.with_condition(kept, ConditionType.READY, "Unknown", Reason.PROGRESSING, message, entry.at)
+    kept = cond.with_condition(
+        kept, ConditionType.RECONCILING, "True", entry.reason, message, entry.at
+    )
+    return cond.with_condition(
+        kept, ConditionType.READY, "Unknown", Reason.PROGRESSING, message, entry.at
+    )
 
 
 def _intent(status: EnvironmentStatus, entry: Entry, body: _Body) -> EnvironmentStatus:
@@ -135,17 +171,25 @@ def _result(status: EnvironmentStatus, entry: Entry, body: _Body) -> Environment
     run = status.run
     if run is None or entry.effect is None or entry.effect not in run.effects:
         return status
-    effect = run.effects[entry.effect].model_copy(update={"outcome": Outcome(body["outcome"])})
+    effect = run.effects[entry.effect].model_copy(
+        update={"outcome": Outcome(body["outcome"]), "closed": entry.at}
+    )
     goal = run.goal.completed(_FACTS.validate_python(body.get("facts", ()))) if run.goal else None
     artifacts = (*run.artifacts, *_ARTIFACTS.validate_python(body.get("artifacts", ())))
-    return _with_run(status, effects={**run.effects, entry.effect: effect}, goal=goal, artifacts=artifacts)
+    return _with_run(
+        status, effects={**run.effects, entry.effect: effect}, goal=goal, artifacts=artifacts
+    )
 
 
 def _approval(status: EnvironmentStatus, entry: Entry, body: _Body) -> EnvironmentStatus:
-    return _with_run(status, approved_by=entry.actor) if status.run and body.get("verdict") == "approved" else status
+    return (
+        _with_run(status, approved_by=entry.actor)
+        if status.run and body.get("verdict") == "approved"
+        else status
+    )
 
 
-def _nothing(status: EnvironmentStatus, entry: Entry, body: _Body) -> EnvironmentStatus:
+def _nothing(status: EnvironmentStatus, _entry: Entry, _body: _Body) -> EnvironmentStatus:
     return status
 
 
@@ -163,4 +207,3 @@ _READERS: Mapping[EntryKind, Callable[[EnvironmentStatus, Entry, _Body], Environ
     EntryKind.OBSERVATION: _nothing,
     EntryKind.NOTIFICATION: _nothing,
 }
-

@@ -9,14 +9,16 @@ from typing import TypeVar, cast
 from pydantic import JsonValue
 
 MASK = "[redacted]"
-_MIN_SECRET = 4  # shorter values would blank out innocent text
+_MIN_SECRET = 6  # shorter values would blank out innocent text
 _KEY = re.compile(
     r"(?i)(pass(word|wd|phrase)?|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|credential|authorization|dsn|cookie)$"
 )
 _PATTERNS = (
     re.compile(r"(?i)\b(bearer\s+)[a-z0-9._~+/=-]{8,}"),
     re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://[^\s/:@]*:)[^\s/@]+(?=@)"),
-    re.compile(r"(?i)(\b(?:password|passwd|pwd|secret|token|api[_-]?key)\s*[=:]\s*)(?:\"[^\"]*\"|'[^']*'|[^\s,;&]+)"),
+    re.compile(
+        r"(?i)(\b(?:password|passwd|pwd|secret|token|api[_-]?key)\s*[=:]\s*)(?:\"[^\"]*\"|'[^']*'|[^\s,;&]+)"
+    ),
     re.compile(r"()\b(?:sbp|ghp|gho|ghs|github_pat|xox[abprs]|sk_live|vcp)_[A-Za-z0-9_]{12,}"),
 )
 _T = TypeVar("_T")
@@ -38,7 +40,11 @@ class Redactor:
         """Adds secret values; surrounding white space is not part of them."""
         before = len(self._secrets)
         for secret in secrets:
-            self._secrets.update(part for part in (secret.strip(), *secret.strip().splitlines()) if len(part) >= _MIN_SECRET)
+            self._secrets.update(
+                part
+                for part in (secret.strip(), *secret.strip().splitlines())
+                if len(part) >= _MIN_SECRET
+            )
         if len(self._secrets) != before:
             longest_first = sorted(self._secrets, key=len, reverse=True)
             self._known = re.compile("|".join(re.escape(secret) for secret in longest_first))
@@ -62,7 +68,9 @@ class Redactor:
             return [self._json(item) for item in value]
         if isinstance(value, dict):
             return {
-                self.text(key): MASK if _KEY.search(key) and isinstance(item, str) and item else self._json(item)
+                self.text(key): MASK
+                if _KEY.search(key) and isinstance(item, str) and item
+                else self._json(item)
                 for key, item in value.items()
             }
         return value

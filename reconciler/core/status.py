@@ -40,11 +40,13 @@ class Effect(_Frozen):
 
     Attributes:
         opened: When its latest intent became durable (UTC).
+        closed: When its result was recorded (UTC).
         outcome: None while no result is recorded.
         touches: Whether it changes production.
     """
 
     opened: datetime
+    closed: datetime | None = None
     outcome: Outcome | None = None
     touches: bool = True
 
@@ -78,6 +80,7 @@ class Run(_Frozen):
         attempt: How often capture was entered in this leg.
         started: When it began (UTC).
         phase_started: When the present phase was entered (UTC).
+        durations: Seconds spent in each phase so far.
         pins: Where it goes.
         goal: The resolved goal; None until capture has resolved it.
         before: Values of the vector captured before anything was touched, by fact key.
@@ -101,6 +104,7 @@ class Run(_Frozen):
     attempt: int = 1
     started: datetime
     phase_started: datetime
+    durations: Mapping[str, float] = Field(default_factory=dict)
     pins: Pins
     goal: Goal | None = None
     before: Mapping[str, str | None] = Field(default_factory=dict)

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from reconciler.core import facts as f
 from reconciler.core.errors import NoLastKnownGoodError
 from reconciler.core.facts import RecoveryPoint
+from reconciler.core.fields import LAST_KNOWN_GOOD
 from reconciler.core.pins import DatabasePins, DockerPins, Pins, ServicePin, VolumePin
-from reconciler.core.spec import LAST_KNOWN_GOOD, EnvironmentSpec
+from reconciler.core.spec import Spec
 from reconciler.core.status import Run
 
 Vector = Mapping[str, str | None]
@@ -16,7 +17,7 @@ _SERVICE, _IMAGE, _STATE = "docker.service.", ".image", ".state"
 _UP = frozenset({f.HEALTHY, f.RUNNING, f.COMPLETED})
 
 
-def pins_from_spec(spec: EnvironmentSpec, good: RecoveryPoint | None) -> Pins:
+def pins_from_spec(spec: Spec, good: RecoveryPoint | None) -> Pins:
     """The pins a spec declares.
 
     Args:
@@ -37,7 +38,9 @@ def pins_from_spec(spec: EnvironmentSpec, good: RecoveryPoint | None) -> Pins:
         return value
 
     git = spec.git and (
-        known(f.GIT_COMMIT, "spec.git.commit") if spec.git.commit == LAST_KNOWN_GOOD else spec.git.commit
+        known(f.GIT_COMMIT, "spec.git.commit")
+        if spec.git.commit == LAST_KNOWN_GOOD
+        else spec.git.commit
     )
     docker = None
     if spec.docker is not None:
@@ -46,9 +49,12 @@ def pins_from_spec(spec: EnvironmentSpec, good: RecoveryPoint | None) -> Pins:
             image = service.image
             if image == LAST_KNOWN_GOOD:
                 image = known(f.service_image(name), f"spec.docker.services.{name}.image")
-            services[name] = ServicePin(image=image, build=bool(service.build), no_cache=bool(service.no_cache))
+            services[name] = ServicePin(
+                image=image, build=bool(service.build), no_cache=bool(service.no_cache)
+            )
         volumes = {
-            name: VolumePin(path=volume.restore, sha256=volume.sha256) for name, volume in spec.docker.volumes.items()
+            name: VolumePin(path=volume.restore, sha256=volume.sha256)
+            for name, volume in spec.docker.volumes.items()
         }
         docker = DockerPins(services=services, volumes=volumes)
     database = None
@@ -68,7 +74,9 @@ def pins_from_spec(spec: EnvironmentSpec, good: RecoveryPoint | None) -> Pins:
 def services_of(vector: Iterable[str]) -> list[str]:
     """The services a vector speaks about."""
     return sorted(
-        key[len(_SERVICE) : -len(_IMAGE)] for key in vector if key.startswith(_SERVICE) and key.endswith(_IMAGE)
+        key[len(_SERVICE) : -len(_IMAGE)]
+        for key in vector
+        if key.startswith(_SERVICE) and key.endswith(_IMAGE)
     )
 
 
@@ -78,16 +86,24 @@ def pins_from_vector(vector: Vector) -> Pins:
     if any(key.startswith("docker.") for key in vector):
         images = {name: vector[f.service_image(name)] for name in services_of(vector)}
         docker = DockerPins(
-            services={name: ServicePin(image=image) for name, image in images.items() if image and image.startswith("sha256:")},
+            services={
+                name: ServicePin(image=image)
+                for name, image in images.items()
+                if image and image.startswith("sha256:")
+            },
             best_effort=tuple(
-                name for name, image in images.items() if image and vector.get(f.service_state(name)) not in _UP
+                name
+                for name, image in images.items()
+                if image and vector.get(f.service_state(name)) not in _UP
             ),
         )
     return Pins(
         git=vector.get(f.GIT_COMMIT),
         head=vector.get(f.GIT_HEAD),
         docker=docker,
-        database=DatabasePins(version=vector[f.DATABASE_VERSION]) if f.DATABASE_VERSION in vector else None,
+        database=DatabasePins(version=vector[f.DATABASE_VERSION])
+        if f.DATABASE_VERSION in vector
+        else None,
         vercel=vector.get(f.VERCEL_DEPLOYMENT),
     )
 
@@ -100,19 +116,33 @@ def compensation_pins(run: Run) -> Pins:
     """
     pins = pins_from_vector(run.before)
     begun = [key.partition("/")[2].split("/", 3) for key in run.effects]
-    overwritten = {subject for _, target, action, subject in begun if (target, action) == ("docker", "restore-volume")}
-    taken_down = {subject for _, target, action, subject in begun if (target, action) == ("database", "down")}
+    overwritten = {
+        subject
+        for _, target, action, subject in begun
+        if (target, action) == ("docker", "restore-volume")
+    }
+    taken_down = {
+        subject for _, target, action, subject in begun if (target, action) == ("database", "down")
+    }
     if pins.docker and overwritten:
         backups = {
             artifact.subject: VolumePin(path=artifact.path, sha256=artifact.sha256, own=True)
             for artifact in run.artifacts
             if artifact.kind == "volume-backup" and artifact.subject in overwritten
         }
-        pins = pins.model_copy(update={"docker": pins.docker.model_copy(update={"volumes": backups})})
+        pins = pins.model_copy(
+            update={"docker": pins.docker.model_copy(update={"volumes": backups})}
+        )
     if pins.database and taken_down:
-        rows = {artifact.subject: artifact for artifact in run.artifacts if artifact.kind == "table-dump"}
+        rows = {
+            artifact.subject: artifact
+            for artifact in run.artifacts
+            if artifact.kind == "table-dump"
+        }
         reapply = tuple(sorted(taken_down, key=lambda version: (len(version), version)))
-        database = pins.database.model_copy(update={"reapply": reapply, "rows": tuple(rows.values())})
+        database = pins.database.model_copy(
+            update={"reapply": reapply, "rows": tuple(rows.values())}
+        )
         pins = pins.model_copy(update={"database": database})
     return pins
 

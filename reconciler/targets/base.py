@@ -77,7 +77,7 @@ class Target(Protocol):
         """`git`, `docker`, `database` or `vercel`."""
 
     def observe(self) -> Sequence[Fact]:
-        """Reads the world. What cannot be read comes back as an unknown fact, with the reason; never raises for that."""
+        """Reads the world. What cannot be read comes back as an unknown fact, with the reason, never as an error."""
 
     def resolve(self, pins: Pins, observed: Observation, goal: Goal) -> Resolution:
         """Turns pins into wanted facts and materials. Reads only.

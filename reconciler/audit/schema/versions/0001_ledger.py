@@ -11,7 +11,12 @@ def upgrade() -> None:
     """Makes the two tables and the triggers."""
     op.create_table(
         "ledger",
-        sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=False),
+        sa.Column(
+            "seq",
+            sa.BigInteger().with_variant(sa.Integer, "sqlite"),
+            primary_key=True,
+            autoincrement=False,
+        ),
         sa.Column("at", sa.Text, nullable=False),
         sa.Column("environment", sa.Text, nullable=False),
         sa.Column("run", sa.Text),

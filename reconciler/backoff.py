@@ -1,0 +1,17 @@
+"""How long to wait before the next try."""
+
+from __future__ import annotations
+
+import random
+
+FIRST, LONGEST, ASKED_AT_MOST = 0.5, 8.0, 120.0
+
+
+def delay(attempt: int, retry_after: float | None = None) -> float:
+    """Seconds to wait after a failed attempt (counted from 1): doubling, capped, with jitter.
+
+    What the other side asked for is honoured, up to two minutes, and never shortened.
+    """
+    base = min(LONGEST, FIRST * 2 ** (attempt - 1))
+    jittered = base * random.uniform(0.75, 1.25)  # noqa: S311 - spreads retries, protects nothing
+    return max(jittered, min(retry_after or 0.0, ASKED_AT_MOST))

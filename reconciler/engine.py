@@ -1,0 +1,93 @@
+"""The reconciler itself: takes an environment's lease and passes until it rests (stable, stalled, or waiting)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from reconciler.audit.journal import Journal
+from reconciler.audit.lease import Holder, Lease
+from reconciler.audit.queries import status_of
+from reconciler.core.conditions import Reason
+from reconciler.core.entry import EntryKind
+from reconciler.core.phase import RUN_PHASES
+from reconciler.core.status import EnvironmentStatus, Override
+from reconciler.passes import Passes
+from reconciler.setting import Setting, SpecSource
+
+
+class Engine:
+    """Reconciles one environment at a time."""
+
+    def __init__(self, setting: Setting) -> None:
+        self._set = setting
+
+    def converge(
+        self, source: SpecSource, *, resume: str | None = None, rollback: Override | None = None
+    ) -> EnvironmentStatus:
+        """Passes until the environment rests.
+
+        Args:
+            source: The spec as it is now. A run under way keeps the one it began with.
+            resume: Why a human resumes a stalled environment; None when nobody does.
+            rollback: A goal to put in place of the spec's, first of all.
+
+        Returns:
+            The status it rests in: stable, stalled, or waiting for approval.
+
+        Raises:
+            LeaseHeldError: Another process works on it.
+            ReconcilerError: Something cannot be read, and nothing was begun. (Inside a run, errors end in its status.)
+        """
+        with self.session(source.spec.name) as journal:
+            _accept(journal, source)
+            passes = Passes(self._set, journal, source, resume=resume)
+            if rollback is not None:
+                body = {
+                    "decision": "override",
+                    "override": rollback.model_dump(mode="json"),
+                    "message": rollback.message,
+                }
+                journal.write(EntryKind.DECISION, rollback.reason, body)
+                passes.abandon(rollback)
+            return passes.until_rest()
+
+    @contextmanager
+    def session(self, environment: str) -> Iterator[Journal]:
+        """The environment's journal, under its lease. For decisions of humans too (approve, reject, suspend).
+
+        Raises:
+            LeaseHeldError: Another process works on it.
+        """
+        setting = self._set
+        with Lease(setting.database, environment, Holder.me(setting.actor), setting.clock) as lease:
+            yield Journal(
+                setting.database,
+                lease,
+                status_of(setting.database, environment),
+                actor=setting.actor,
+                origin=setting.origin,
+                redactor=setting.redactor,
+                clock=setting.clock,
+                listeners=setting.listeners,
+            )
+
+
+def _accept(journal: Journal, source: SpecSource) -> None:
+    """Records a changed spec: as the new generation, or, while a run is under way, as waiting its turn."""
+    status = journal.status
+    if source.digest == status.spec_digest:
+        return
+    body = {"digest": source.digest, "path": str(source.path), "text": source.text}
+    if status.phase in RUN_PHASES:
+        if source.digest != status.queued_digest:
+            journal.write(
+                EntryKind.DECISION, Reason.SPEC_QUEUED, {"decision": "spec-queued", **body}
+            )
+        return
+    journal.write(
+        EntryKind.DECISION,
+        Reason.SPEC_CHANGED,
+        {"decision": "spec-accepted", **body},
+        generation=status.generation + 1,
+    )

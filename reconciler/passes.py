@@ -1,0 +1,276 @@
+"""The passes of one run of the engine: look, compare, decide, let one phase do its work, move, and again.
+
+A restart after a crash is nothing special: the phase and the open effects are on record, and the next pass goes on from
+there. A pass that finds nothing to do writes nothing.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+
+from reconciler.audit.journal import Journal
+from reconciler.audit.queries import spec_text
+from reconciler.backoff import delay
+from reconciler.core.conditions import Reason
+from reconciler.core.decide import (
+    Begin,
+    Rest,
+    after_failure,
+    at_rest,
+    blocking,
+    changed_since_capture,
+)
+from reconciler.core.drift import compare
+from reconciler.core.errors import (
+    LeaseLostError,
+    LedgerError,
+    ReconcilerError,
+    TargetUnavailableError,
+    TerminalError,
+)
+from reconciler.core.facts import Fact, Goal, Observation
+from reconciler.core.phase import RUN_PHASES, TOUCHING_PHASES, Phase, Trigger
+from reconciler.core.pins import Pins
+from reconciler.core.runs import effective, new_run
+from reconciler.core.spec import Spec
+from reconciler.core.status import Cause, EnvironmentStatus, Failure, Override
+from reconciler.core.vectors import compensation_pins
+from reconciler.phases import capture, restore, start, stop, verify
+from reconciler.phases.base import Failed, Moved, Work
+from reconciler.phases.runner import settle
+from reconciler.setting import Setting, SpecSource
+from reconciler.targets.together import observe, resolve
+
+_LOOKS = 4  # looks at an environment at rest before something that cannot be read is reported
+_LOOKS_IN_RUN = 8  # the same inside a run, where giving up means a human must act
+
+
+class Passes:
+    """The passes of one `converge`."""
+
+    def __init__(
+        self, setting: Setting, journal: Journal, source: SpecSource, *, resume: str | None
+    ) -> None:
+        self._set, self._journal, self._source, self._resume = setting, journal, source, resume
+        self._work: Work | None = None
+
+    def until_rest(self) -> EnvironmentStatus:
+        """Passes until nothing more happens by itself."""
+        while self._pass():
+            pass
+        return self._journal.status
+
+    def abandon(self, rollback: Override) -> None:
+        """Ends a run under way: a human wants to be elsewhere, so its goal is no longer worth reaching."""
+        status = self._journal.status
+        if status.phase is Phase.APPROVE:
+            self._journal.move(Trigger.REJECTED, Reason.ROLLBACK, {"message": rollback.message})
+        elif status.phase in RUN_PHASES and not self._work_of(status).run.compensating:
+            failure = Failure(
+                phase=status.phase, reason=Reason.ROLLBACK, message=f"Abandoned: {rollback.message}"
+            )
+            self._fail(self._work_of(status), failure, keep_override=True)
+
+    def _work_of(self, status: EnvironmentStatus) -> Work:
+        return self._equipped(self._pinned_spec(status))
+
+    def _pass(self) -> bool:
+        """One pass. Returns whether another one is wanted at once."""
+        status = self._journal.status
+        if status.phase is Phase.APPROVE:
+            return False
+        if status.phase not in RUN_PHASES:
+            return self._begin(status)
+        work = self._work_of(status)
+        try:
+            return self._continue(work, status)
+        except (LeaseLostError, LedgerError):
+            raise
+        except ReconcilerError as exc:
+            return self._fail(
+                work,
+                Failure(
+                    phase=status.phase,
+                    reason=Reason.STEP_FAILED,
+                    message=exc.message,
+                    hint=exc.hint,
+                ),
+            )
+        except Exception as exc:  # noqa: BLE001 - a bug of ours: recorded, stalled, the traceback kept
+            return self._bug(work, exc)
+
+    def _continue(self, work: Work, status: EnvironmentStatus) -> bool:
+        if status.phase is Phase.VERIFY:
+            return self._finish(work, verify.run(work, observe(work.targets, work.clock)))
+        observed = self._readable(work)
+        if status.phase is Phase.CAPTURE:
+            return self._finish(work, capture.run(work, observed))
+        if status.phase is Phase.STOP and (changed := changed_since_capture(work.run, observed)):
+            return self._fail(work, changed)
+        return self._touch(work, observed)
+
+    def _touch(self, work: Work, observed: Observation) -> bool:
+        """Stop, restore and start in one go: between them nothing is looked at twice while services are down."""
+        runs = {Phase.STOP: stop.run, Phase.RESTORE: restore.run, Phase.START: start.run}
+        while (phase := self._journal.status.phase) in TOUCHING_PHASES:
+            result, observed = runs[phase](work, observed)
+            if not self._finish(work, result) or isinstance(result, Failed):
+                break
+        return self._journal.status.phase in RUN_PHASES
+
+    def _finish(self, work: Work, result: Moved | Failed) -> bool:
+        if isinstance(result, Failed):
+            return self._fail(work, result.failure, whole=result.whole)
+        self._journal.move(
+            result.trigger, result.reason, {"message": result.message, **(result.body or {})}
+        )
+        return self._journal.status.phase in RUN_PHASES - {Phase.APPROVE}
+
+    def _readable(self, work: Work) -> Observation:
+        """A look in which nothing that blocks is unknown; looked for again for a while before that counts as a failure."""
+
+        def blocks(observed: Observation) -> Fact | None:
+            return blocking(work.run.goal, observed)
+
+        return self._look(
+            work, _LOOKS_IN_RUN, blocks, hint="Repair the connection, then `reconciler resume`."
+        )
+
+    def _look(
+        self, work: Work, looks: int, blocks: Callable[[Observation], Fact | None], *, hint: str
+    ) -> Observation:
+        for attempt in range(1, looks + 1):
+            observed = observe(work.targets, work.clock)
+            unknown = blocks(observed)
+            if unknown is None:
+                return observed
+            why = f"{unknown.key} cannot be read: {unknown.unknown}"
+            if attempt == looks:
+                raise TargetUnavailableError(f"{why}.", hint=hint)
+            work.reporter.waiting(why)
+            work.clock.sleep(delay(attempt))
+        raise AssertionError("unreachable")
+
+    def _begin(self, status: EnvironmentStatus) -> bool:
+        """An environment at rest: is there anything to do?"""
+        spec = self._source.spec
+        work = self._equipped(spec)
+        if status.held and status.held.reason is Reason.REJECTED and self._resume is None:
+            return False
+        pins, fresh = effective(status, spec, status.generation)
+        observed = self._observed(work)
+        goal = self._goal(status, work, pins, observed, fresh=fresh or self._resume is not None)
+        drift = compare(goal, observed) if goal else None
+        match at_rest(status, drift, fresh=fresh, resume=self._resume is not None):
+            case Rest():
+                return False
+            case Begin() as begin:
+                run = new_run(status, begin, pins, goal, observed, work.clock.now())
+                if status.held and status.held.reason is Reason.ROLLBACK:
+                    run = run.model_copy(
+                        update={"cause": Cause.ROLLBACK if fresh else begin.cause, "rollback": True}
+                    )
+                message = self._resume or begin.message
+                body = {"message": message, "run": run.model_dump(mode="json")}
+                self._resume = None
+                self._journal.move(begin.trigger, begin.reason, body, run=run.id)
+        return True
+
+    def _goal(
+        self,
+        status: EnvironmentStatus,
+        work: Work,
+        pins: Pins,
+        observed: Observation,
+        *,
+        fresh: bool,
+    ) -> Goal | None:
+        if not fresh and status.resolved is not None:
+            return status.resolved.goal
+        try:
+            return resolve(work.targets, pins, observed)
+        except TerminalError:
+            return None  # capture meets it again, records it and stalls
+
+    def _observed(self, work: Work) -> Observation:
+        """A look in which nothing is unknown, or an error that says what cannot be read."""
+
+        def blocks(observed: Observation) -> Fact | None:
+            return next((fact for fact in observed.facts.values() if not fact.known), None)
+
+        return self._look(
+            work,
+            _LOOKS,
+            blocks,
+            hint="Nothing was touched. `reconciler doctor` checks what is missing.",
+        )
+
+    def _fail(
+        self, work: Work, failure: Failure, *, whole: bool = False, keep_override: bool = False
+    ) -> bool:
+        """Records why a run failed, and what follows: the way back, or a human."""
+        status, run = self._journal.status, work.run
+        settle(work, f"{run.leg}/")
+        trigger = after_failure(run, status.phase, work.spec.policy, whole=whole, failure=failure)
+        body: dict[str, object] = {"message": failure.message, "hint": failure.hint}
+        if trigger is Trigger.COMPENSATE:
+            pins, now = compensation_pins(work.run), work.clock.now()
+            back = work.run.model_copy(
+                update={
+                    "leg": run.leg + 1, "attempt": 1, "compensating": True, "pins": pins, "goal": None,
+                    "failure": failure, "phase_started": now,
+                }
+            )  # fmt: skip
+            held = Override(
+                generation=status.generation,
+                reason=Reason.COMPENSATED,
+                message=f"Generation {run.generation} failed and is not tried again: {failure.message}",
+                pins=pins,
+                by=self._set.actor,
+                at=now,
+            )
+            body["run"] = back.model_dump(mode="json")
+            if not keep_override:
+                body["override"] = held.model_dump(mode="json")
+        else:
+            body["failure"] = failure.model_dump(mode="json")
+        self._journal.move(trigger, failure.reason, body)
+        return self._journal.status.phase in RUN_PHASES
+
+    def _bug(self, work: Work, exc: Exception) -> bool:
+        trace = work.redactor.text("".join(traceback.format_exception(exc)))
+        path = work.captures / "traceback.txt"
+        work.captures.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.write_text(trace, encoding="utf-8")
+        failure = Failure(
+            phase=self._journal.status.phase,
+            reason=Reason.INTERNAL_ERROR,
+            message=f"A bug in reconciler stopped this run ({type(exc).__name__}).",
+            hint=f"Look at the environment with `reconciler plan`, then `reconciler resume`. The traceback is in {path}.",
+        )
+        return self._fail(work, failure)
+
+    def _pinned_spec(self, status: EnvironmentStatus) -> Spec:
+        """The spec the present run began with."""
+        assert status.run is not None
+        if self._source.digest == status.spec_digest:
+            return self._source.spec
+        path, text = spec_text(self._set.database, status.environment, status.run.generation)
+        return self._set.parse(text, path)
+
+    def _equipped(self, spec: Spec) -> Work:
+        if self._work is None or self._work.spec != spec:
+            equipment = self._set.equip(spec)
+            self._work = Work(
+                journal=self._journal,
+                spec=spec,
+                targets=equipment.targets,
+                checker=equipment.checker,
+                clock=self._set.clock,
+                states=self._set.states,
+                redactor=self._set.redactor,
+                reporter=self._set.reporter,
+                probe=self._set.probe,
+            )
+        return self._work

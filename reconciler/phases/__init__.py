@@ -1,0 +1,1 @@
+"""One file a phase: each does the work of its phase and says what moves the environment on."""

@@ -1,0 +1,128 @@
+"""Capture: everything for the way there *and back* is made ready and checked while production still runs untouched."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from reconciler.core.conditions import Reason
+from reconciler.core.decide import needs_approval
+from reconciler.core.drift import compare
+from reconciler.core.entry import EntryKind
+from reconciler.core.errors import (
+    CaptureCorruptError,
+    PolicyRefusedError,
+    ReconcilerError,
+    TargetUnavailableError,
+)
+from reconciler.core.facts import Observation
+from reconciler.core.phase import Phase, Trigger
+from reconciler.core.pins import Artifact
+from reconciler.core.plan import Plan
+from reconciler.phases.base import Failed, Moved, PhaseResult, Work, failure_of
+from reconciler.phases.runner import run_steps
+from reconciler.targets.together import plan, resolve
+
+_CHUNK = 1 << 20
+
+
+def run(work: Work, observed: Observation) -> PhaseResult:
+    """Saves evidence, resolves the goal, prepares, verifies what was saved, and asks policy."""
+    try:
+        _make_folder(work)
+        _save_evidence(work, observed)
+        _resolve_goal(work, observed)
+        run_steps(
+            work, Phase.CAPTURE, plan(work.targets, observed, work.goal, (Phase.CAPTURE,)).steps
+        )
+        verify_artifacts(work.states, work.run.artifacts)
+        way = plan(work.targets, observed, work.goal, (Phase.STOP, Phase.RESTORE, Phase.START))
+        _check_policy(work, way)
+    except ReconcilerError as exc:
+        return Failed(failure_of(Phase.CAPTURE, exc))
+    body = {"plan": [step.model_dump(mode="json") for step in way.steps], "downtime": way.downtime}
+    if needs_approval(work.spec.policy, work.run, data_loss=way.data_loss):
+        message = f"Waiting for approval: reconciler approve {work.run.id} --reason ..."
+        return Moved(Trigger.APPROVAL_NEEDED, Reason.APPROVAL_NEEDED, message, body)
+    return Moved(
+        Trigger.PREPARED, Reason.PREPARED, "Everything for the way there and back is in hand.", body
+    )
+
+
+def verify_artifacts(states: Path, artifacts: Iterable[Artifact]) -> None:
+    """Reads every saved file again and compares its digest.
+
+    Raises:
+        CaptureCorruptError: A file is missing, short or altered.
+    """
+    for artifact in artifacts:
+        digest, size = hashlib.sha256(), 0
+        try:
+            with (states / artifact.path).open("rb") as stream:
+                while chunk := stream.read(_CHUNK):
+                    digest.update(chunk)
+                    size += len(chunk)
+        except OSError as exc:
+            raise CaptureCorruptError(
+                f"The saved file {artifact.path} cannot be read: {exc.strerror}."
+            ) from exc
+        if (digest.hexdigest(), size) != (artifact.sha256, artifact.size):
+            raise CaptureCorruptError(
+                f"The saved file {artifact.path} is not what was written.",
+                hint="Check the disk under the state folder, then `reconciler resume`.",
+            )
+
+
+def _make_folder(work: Work) -> None:
+    try:
+        work.captures.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as exc:
+        raise TargetUnavailableError(
+            f"The folder for captures cannot be made: {exc.strerror}.",
+            hint="Free disk space or fix permissions.",
+        ) from exc
+
+
+def _save_evidence(work: Work, observed: Observation) -> None:
+    """What was seen, and which checks failed already: a compensation cannot be asked for more than there was."""
+    run = work.run
+    if run.attempt > 1 or run.compensating:
+        return
+    facts = [
+        fact.model_dump(mode="json", exclude_defaults=True)
+        for _, fact in sorted(observed.facts.items())
+    ]
+    checks = work.checker.once()
+    body = {
+        "decision": "evidence",
+        "facts": facts,
+        "checks": [check.model_dump(mode="json") for check in checks],
+        "checksBefore": [check.name for check in checks if not check.passed],
+    }
+    work.journal.write(EntryKind.DECISION, Reason.PROGRESSING, body)
+
+
+def _resolve_goal(work: Work, observed: Observation) -> None:
+    if work.run.goal is None:
+        goal = resolve(work.targets, work.run.pins, observed)
+        work.journal.write(
+            EntryKind.DECISION,
+            Reason.PROGRESSING,
+            {"decision": "resolved", "goal": goal.model_dump(mode="json")},
+        )
+    unknown = compare(work.goal, observed).unknown
+    if unknown:
+        raise TargetUnavailableError(
+            f"{unknown[0].key} cannot be read: {unknown[0].why}.",
+            hint="Repair the connection, then `reconciler resume`.",
+        )
+
+
+def _check_policy(work: Work, way: Plan) -> None:
+    losing = [step.summary for step in way.steps if step.data_loss]
+    if losing and not work.spec.policy.allow_data_loss and not work.run.compensating:
+        raise PolicyRefusedError(
+            f"This destroys data and policy.allowDataLoss is false: {'; '.join(losing)}.",
+            hint="If that is meant, set spec.policy.allowDataLoss: true. What is destroyed is dumped first.",
+        )
