@@ -1,0 +1,21 @@
+"""The command line's entry. `--version` answers before anything else is loaded: it is asked by scripts, often."""
+
+from __future__ import annotations
+
+import sys
+
+from reconciler import __version__
+
+
+def main() -> None:
+    """Runs the command line and exits with its code."""
+    if sys.argv[1:] == ["--version"]:
+        sys.stdout.write(f"reconciler {__version__}\n")
+        return
+    from reconciler.cli.app import run  # noqa: PLC0415 - loading it takes longer than answering `--version`
+
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

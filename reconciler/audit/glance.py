@@ -1,0 +1,101 @@
+"""The status of an environment, read in a few milliseconds: what `status` and an `apply` without work need.
+
+For the default SQLite ledger this goes through Python's own driver on a read-only connection, because loading SQLAlchemy
+takes longer than everything else such a command does. Other databases are read the ordinary way.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from urllib.parse import quote
+
+from reconciler.core.errors import LedgerError
+from reconciler.core.status import EnvironmentStatus
+
+_SQLITE = "sqlite:///"
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """Who holds an environment's lease at the moment."""
+
+    holder: str
+    process: str
+    since: datetime
+    expires: datetime
+
+
+def glance(url: str, environment: str) -> tuple[EnvironmentStatus, Holding | None]:
+    """The stored status and lease of an environment.
+
+    Raises:
+        LedgerError: The ledger cannot be read.
+    """
+    found = _rows(url, environment)
+    if not found:
+        return EnvironmentStatus(environment=environment), None
+    status, holder, process, since, expires = found[0]
+    holding = (
+        Holding(holder, process, datetime.fromisoformat(since), datetime.fromisoformat(expires))
+        if holder
+        else None
+    )
+    return EnvironmentStatus.model_validate_json(status), holding
+
+
+def names(url: str) -> list[str]:
+    """The names of all environments ever seen."""
+    path = _sqlite_path(url)
+    if path is None:
+        from reconciler.audit.database import Database  # noqa: PLC0415 - see above
+        from reconciler.audit.queries import environments  # noqa: PLC0415
+
+        return environments(Database(url))
+    return [row[0] for row in _query(path, "SELECT name FROM environments ORDER BY name", ())]
+
+
+def _rows(url: str, environment: str) -> list[tuple[str, str, str, str, str]]:
+    path = _sqlite_path(url)
+    if path is not None:
+        query = (
+            "SELECT status, lease_holder, lease_process, lease_since, lease_expires "
+            "FROM environments WHERE name = ?"
+        )
+        return _query(path, query, (environment,))
+    from sqlalchemy import text  # noqa: PLC0415 - see above
+
+    from reconciler.audit.database import Database  # noqa: PLC0415
+
+    with Database(url).reading() as connection:
+        rows = connection.execute(
+            text(
+                "SELECT status, lease_holder, lease_process, lease_since, lease_expires "
+                "FROM environments WHERE name = :name"
+            ),
+            {"name": environment},
+        ).all()
+    return [tuple(row) for row in rows]
+
+
+def _sqlite_path(url: str) -> Path | None:
+    return Path(url.removeprefix(_SQLITE)) if url.startswith(_SQLITE) else None
+
+
+def _query(path: Path, query: str, values: tuple[str, ...]) -> list[tuple[str, str, str, str, str]]:
+    if not path.exists():
+        return []
+    try:
+        connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=10)
+        try:
+            return connection.execute(query, values).fetchall()
+        finally:
+            connection.close()
+    except sqlite3.OperationalError as exc:
+        if "no such table" in str(exc):
+            return []
+        raise LedgerError(f"The ledger {path.name} cannot be read: {exc}.", hint="Check its permissions.") from exc
+    except sqlite3.DatabaseError as exc:
+        raise LedgerError(f"The ledger {path.name} is damaged: {exc}.", hint="Restore it from a backup.") from exc
