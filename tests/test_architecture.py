@@ -33,8 +33,8 @@ FAMILY = {
 }
 # Known to all targets, and knowing none of them.
 SHARED = {"base", "fake", "shared"}
-# Knows all targets: it looks them up by name.
-REGISTRY = {"registry"}
+# Know all targets: one looks them up by name, one asks them all.
+REGISTRY = {"registry", "together"}
 
 
 def family(module: str) -> str | None:

@@ -256,9 +256,10 @@ def install_packages() -> None:
 
 def start() -> None:
     """Start the private engine and wait until it answers."""
+    terminate()  # one that hangs
+    clear_left_overs()
     for folder in (RUN, HOME / "data"):
         folder.mkdir(parents=True, exist_ok=True)
-    clear_left_overs()
     # dockerd turns forwarding on and leaves it on; `clear_left_overs` puts back what was.
     shutil.copyfile(FORWARDING, HOME / "forwarding")
     subnet = make_bridge()
@@ -283,6 +284,10 @@ def start() -> None:
             stderr=log,
             start_new_session=True,
             cwd="/",
+            env={
+                **os.environ,
+                "PATH": search_path(),
+            },  # it starts docker-proxy and iptables by name
         )
     deadline = time.monotonic() + START_SECONDS
     while not ping():
@@ -300,30 +305,56 @@ def stop_unless_used() -> bool:
             fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        if alive():
-            number = pid()
-            os.kill(number, signal.SIGTERM)
-            if not gone(number, STOP_SECONDS):
-                os.kill(number, signal.SIGKILL)
-                gone(number, STOP_SECONDS)
+        terminate()
         clear_left_overs()
         ENV_FILE.unlink(missing_ok=True)
     return True
 
 
+def terminate() -> None:
+    """End the private engine's process, if there is one."""
+    if number := pid():
+        os.kill(number, signal.SIGTERM)
+        if not gone(number, STOP_SECONDS):
+            os.kill(number, signal.SIGKILL)
+            gone(number, STOP_SECONDS)
+
+
 def clear_left_overs() -> None:
-    """Unmount what a killed engine left behind, and remove its bridge and socket."""
+    """Unmount what a dead engine left behind, and remove its bridge, sockets and state."""
+    kill_orphans()
     below = (f"{HOME}/", f"{RUN}/")
     mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
     for mount in reversed([place for place in mounts if place.startswith(below)]):
         quiet(["umount", "--lazy", mount])
     if Path("/sys/class/net", BRIDGE).exists():
         quiet(["ip", "link", "delete", BRIDGE])
-    SOCKET.unlink(missing_ok=True)
-    PIDFILE.unlink(missing_ok=True)
+    shutil.rmtree(RUN, ignore_errors=True)
     with contextlib.suppress(FileNotFoundError):
         FORWARDING.write_text((HOME / "forwarding").read_text())
         (HOME / "forwarding").unlink()
+
+
+def kill_orphans() -> None:
+    """End the helpers and containers of an engine that was killed; nobody else could reach them.
+
+    A container's processes are children of a shim that names the engine's run folder.
+    """
+    commands: dict[int, bytes] = {}
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # gone meanwhile
+            commands[int(entry.name)] = entry.joinpath("cmdline").read_bytes()
+            parents[int(entry.name)] = int(
+                entry.joinpath("stat").read_text().rsplit(")")[-1].split()[1]
+            )
+    ours = {number for number, command in commands.items() if os.fsencode(RUN / "exec") in command}
+    children = {number for number, parent in parents.items() if parent in ours}
+    for number in [*children, *ours]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
+    for number in ours:
+        gone(number, STOP_SECONDS)
 
 
 def make_bridge() -> str:
@@ -417,7 +448,12 @@ def exclusively(name: str) -> Iterator[None]:
 
 def which(program: str) -> str | None:
     """Find a program, also where only root's PATH leads."""
-    return shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    return shutil.which(program, path=search_path())
+
+
+def search_path() -> str:
+    """Give PATH with the places added that an ordinary user's PATH leaves out."""
+    return f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
 
 def quiet(command: list[str], env: dict[str, str] | None = None) -> str | None:
