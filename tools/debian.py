@@ -11,25 +11,21 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from common import ToolError
+
 # The first Debian with Compose v2; its self-contained binaries run on Debian 12 too (libc >= 2.34).
 _SUITE_WITH_COMPOSE = "trixie"
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
-
-
-class PackageError(Exception):
-    """What could not be installed, and what the user can do instead."""
 
 
 def install(packages: list[str]) -> None:
     """Install packages system-wide.
 
     Raises:
-        PackageError: This is not a Debian-like machine, or apt failed.
+        ToolError: This is not a Debian-like machine, or apt failed.
     """
     if shutil.which("apt-get") is None:
-        raise PackageError(
-            f"please install {' '.join(packages)} (or Docker with Compose v2) yourself"
-        )
+        raise ToolError(f"please install {' '.join(packages)} (or Docker with Compose v2) yourself")
     update_lists_if_empty()
     _apt(["install", "--yes", "--no-install-recommends", *packages])
 
@@ -41,10 +37,10 @@ def fetch(package: str, folder: Path) -> Path:
         The folder, which then looks like `/`: programs are in `usr/bin`, libraries in `usr/lib`.
 
     Raises:
-        PackageError: apt is missing or failed.
+        ToolError: apt is missing or failed.
     """
     if shutil.which("apt-get") is None:
-        raise PackageError(f"please install {package} yourself; this machine has no apt-get")
+        raise ToolError(f"please install {package} yourself; this machine has no apt-get")
     archives = folder.with_name(f"{folder.name}.debs")
     (archives / "partial").mkdir(parents=True, exist_ok=True)
     update_lists_if_empty()
@@ -60,7 +56,7 @@ def fetch_docker_plugins(folder: Path) -> list[Path]:
     """Download the `docker compose` and `docker buildx` plugins; gives the two binaries.
 
     Raises:
-        PackageError: The distribution does not have them.
+        ToolError: The distribution does not have them.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -115,9 +111,7 @@ def _mirror() -> str:
         origin, label, component, uri = line.split("|", 3)
         if (origin, label, component) == ("Debian", "Debian", "main"):
             return uri
-    raise PackageError(
-        "found no Debian mirror in apt's sources; please install Compose v2 and buildx"
-    )
+    raise ToolError("found no Debian mirror in apt's sources; please install Compose v2 and buildx")
 
 
 def _distribution() -> str:
@@ -126,7 +120,7 @@ def _distribution() -> str:
     values = dict(line.split("=", 1) for line in lines if "=" in line)
     name = values.get("ID", "").strip('"')
     if name not in {"debian", "ubuntu"} or shutil.which("apt-get") is None:
-        raise PackageError("please install the Compose v2 and buildx plugins of the docker command")
+        raise ToolError("please install the Compose v2 and buildx plugins of the docker command")
     return name
 
 
@@ -151,4 +145,4 @@ def _apt(words: list[str], options: dict[str, str] | None = None, cwd: Path | No
     )
     if done.returncode != 0:
         tail = "\n".join(done.stdout.splitlines()[-5:])
-        raise PackageError(f"apt-get {words[0]} failed:\n{tail}")
+        raise ToolError(f"apt-get {words[0]} failed:\n{tail}")

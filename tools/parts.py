@@ -15,9 +15,9 @@ import sys
 from pathlib import Path
 
 import debian
+from common import HOME, ToolError, say
 
-ROOT = Path(__file__).resolve().parent.parent
-PARTS = ROOT / ".engine" / "parts"
+PARTS = HOME / "parts"
 BIN = PARTS / "bin"
 
 # Program -> the Debian package that holds it.
@@ -32,12 +32,12 @@ def ensure(name: str) -> None:
     """Make sure the program can be found, on PATH or in `.engine/parts/bin/`.
 
     Raises:
-        debian.PackageError: It cannot be fetched on this machine.
+        ToolError: It cannot be fetched on this machine.
     """
     # A busybox on PATH may need libraries that an empty image does not have.
     if (BIN / name).exists() or (name != "busybox" and shutil.which(name)):
         return
-    sys.stderr.write(f"parts: fetching {name}\n")
+    say(f"fetching {name}")
     root = debian.fetch(PACKAGES[name], PARTS / name)
     program = next(
         path for path in (root / "bin" / name, root / "usr" / "bin" / name) if path.exists()
@@ -69,8 +69,8 @@ def main() -> int:
             fcntl.flock(lock, fcntl.LOCK_EX)
             for name in sys.argv[1:] or PACKAGES:
                 ensure(name)
-    except debian.PackageError as exc:
-        sys.stderr.write(f"parts: {exc}\n")
+    except ToolError as exc:
+        say(str(exc))
         return 1
     return 0
 
