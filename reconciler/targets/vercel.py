@@ -25,7 +25,7 @@ from reconciler.core.plan import Step
 from reconciler.targets.base import Applied, ApplyContext
 from reconciler.targets.shared.http import HttpClient, HttpRefusedError
 from reconciler.targets.vercel_client import Deployment, Project, VercelClient
-from reconciler.targets.vercel_move import Move, Pace
+from reconciler.targets.vercel_move import Doubt, Move, Pace
 from reconciler.targets.vercel_preflight import examine, gather
 from reconciler.targets.vercel_production import belongs, pinned, production_fact, way
 
@@ -70,6 +70,7 @@ class VercelTarget:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._pace = pace or Pace(deadline=poll_deadline)
+        self._doubt = Doubt(made=self._pace.wall())
         self._project = project
         self._team = team
         http = HttpClient(
@@ -147,7 +148,7 @@ class VercelTarget:
             raise TerminalError(f"The step {step.key} names no deployment.")
         if step.action == "preflight":
             return self._preflight(wanted, str(step.args.get("way")))
-        move = Move(self._client, self._look, step.action, wanted, context, self._pace)
+        move = Move(self._client, self._look, step.action, wanted, context, self._pace, self._doubt)
         fact, how = move.run()
         note = f"production is {wanted}: {how}"
         if step.action == "rollback":

@@ -72,6 +72,26 @@ class Pace:
 
 
 @dataclass(slots=True)
+class Doubt:
+    """From when on a request may be travelling whose end nobody has seen.
+
+    Attributes:
+        made: When this process began, in seconds since the epoch. Those before it sent nothing
+            later.
+        unsure: When this process last lost an answer; None when it knows the end of all it sent.
+    """
+
+    made: float
+    unsure: float | None = None
+
+    def since(self, attempted: float) -> float | None:
+        """When the last such request can have been sent; None when there can be none."""
+        if self.unsure is not None:
+            return self.unsure
+        return self.made if attempted <= self.made else None
+
+
+@dataclass(slots=True)
 class Move:
     """Takes production to one deployment.
 
@@ -82,6 +102,7 @@ class Move:
         wanted: Id of the deployment.
         context: What the runner lends.
         pace: How long to wait.
+        doubt: What may still be travelling; lives as long as the process.
     """
 
     client: VercelClient
@@ -90,6 +111,7 @@ class Move:
     wanted: str
     context: ApplyContext
     pace: Pace
+    doubt: Doubt
     _since: float | None = field(default=None, init=False)
     _until: float = field(default=0.0, init=False)
 
@@ -119,7 +141,8 @@ class Move:
         self._since = (begun + self.client.http.clock_offset - CLOCK_SKEW) * 1000
         if self._trace(project):
             return self._follow(), "sent before, found by looking"
-        left = self.pace.settle - (self.pace.wall() - begun)
+        sent = self.doubt.since(begun)
+        left = 0.0 if sent is None else self.pace.settle - (self.pace.wall() - sent)
         if left > 0:
             self.context.progress(
                 "Waiting to see whether the interrupted request arrived at Vercel"
@@ -127,6 +150,7 @@ class Move:
             if fact := self._settle(left):
                 return fact, "sent before, found by looking"
             project = self.look()
+        self.doubt.unsure = None
         return self._begin(project, "the earlier attempt never arrived; ")
 
     def _begin(self, project: Project, prefix: str) -> tuple[Fact, str]:
@@ -147,6 +171,7 @@ class Move:
                 self.action, project.id, self.wanted, f"reconciler run {self.context.run}"
             )
         except OutcomeUnknownError as exc:
+            self.doubt.unsure = self.pace.wall()
             self.context.at(CrashPoint.APPLIED_UNREAD)
             self.context.progress("The answer was lost: looking whether the request arrived")
             return self._after_loss(exc), prefix + "the answer was lost, found by looking"
@@ -163,6 +188,7 @@ class Move:
 
     def _after_loss(self, cause: OutcomeUnknownError) -> Fact:
         fact = self._settle(self.pace.settle)
+        self.doubt.unsure = None
         if fact is not None:
             return fact
         raise TargetUnavailableError(

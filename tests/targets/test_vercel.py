@@ -464,14 +464,16 @@ def test_one_attempt_is_enough_when_the_request_took_effect(
 def test_a_request_that_took_no_effect_is_transient_and_done_by_the_next_attempt(
     world: World, kind: FaultKind, more: dict[str, Any]
 ) -> None:
-    target, begun = world.target(), datetime.now(UTC)
+    target, begun = world.target(settle=0.3 if "error" in kind else 20), datetime.now(UTC)
     step = step_to(target, world.good)
     world.fault(kind, **more)
     with pytest.raises(TransientError) as caught:
         target.apply(step, Context())
     assert not isinstance(caught.value, OutcomeUnknownError)
     assert world.moves() == []
+    before = time.monotonic()
     target.apply(step, Context(attempted=begun))
+    assert time.monotonic() - before < 5, "nothing can be travelling, so nothing is waited for"
     assert world.moves() == [("rollback", world.good)]
 
 
@@ -554,6 +556,7 @@ def test_a_request_still_travelling_when_its_sender_died_is_not_sent_again(world
             )
 
     context = Context(attempted=begun, sleep_hook=arrives)
+    target = world.target(settle=3.0)  # another process
     with late:
         target.apply(step, context)
     assert len(world.api.effects()) == 1
