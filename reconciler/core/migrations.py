@@ -115,19 +115,11 @@ class Route:
     up: tuple[str, ...] = ()
     problem: str = ""
 
-    def remaining(self, version: str | None, applied: str | None) -> Route:
-        """What is still to be done, by what is observed now.
-
-        Args:
-            version: The newest applied version.
-            applied: The digest of the applied set, to tell a set apart that has the same newest version.
-        """
-        if self.down:
-            left = [v for v in self.down if version is not None and order(v) <= order(version)]
-            return Route(down=tuple(left))
-        del applied
-        left = [v for v in self.up if version is None or order(v) > order(version)]
-        return Route(up=tuple(left))
+    def remaining(self, version: str | None) -> Route:
+        """What is still to be done when a version is the newest applied one."""
+        down = (v for v in self.down if version is not None and order(v) <= order(version))
+        up = (v for v in self.up if version is None or order(v) > order(version))
+        return Route(down=tuple(down), up=tuple(up))
 
 
 def route(

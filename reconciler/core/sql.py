@@ -97,7 +97,7 @@ def judge(sql: str) -> Judgement:
             if finding not in known:
                 known.append(finding)
     fixed = {group: tuple(findings) for group, findings in groups.items()}
-    return Judgement(**fixed, statements=len(statements))  # type: ignore[arg-type]  # a count and tuples
+    return Judgement(**fixed, statements=len(statements))
 
 
 def _judge(statement: Statement) -> Iterator[_Group]:

@@ -119,7 +119,8 @@ def guard_sql(script: Script) -> str:
   IF EXISTS (SELECT 1 FROM {HISTORY} WHERE version = {version}) THEN
     {_raise(sqlstate.ROW_PRESENT, f"migration {script.version} is in the history already")}
   END IF;"""
-    return f"DO $guard$ BEGIN{head}{_CREATE_HISTORY}{body}\nEND $guard$;"
+    absent = _absent_sql(script.empty)
+    return f"DO $guard$ BEGIN{head}{_CREATE_HISTORY}{body}{absent}\nEND $guard$;"
 
 
 def script_sql(script: Script) -> str:
@@ -127,10 +128,25 @@ def script_sql(script: Script) -> str:
     return f"\n{script.sql}\n;\n{_emptied(script.empty)}"
 
 
+def _absent_sql(tables: Sequence[str]) -> str:
+    """Remembers, for this transaction, which of the tables do not exist yet."""
+    if not tables:
+        return ""
+    array = ", ".join(literal(table) for table in tables)
+    return f"""
+  PERFORM pg_catalog.set_config('reconciler.absent', COALESCE((SELECT pg_catalog.jsonb_agg(t)::text
+    FROM pg_catalog.unnest(ARRAY[{array}]) t WHERE pg_catalog.to_regclass(t) IS NULL), '[]'), true);"""
+
+
 def _emptied(tables: Sequence[str]) -> str:
-    """Takes seeds out of tables whose rows come back from a dump; seeds that others refer to stay, and are merged."""
+    """Takes seeds out of tables the script has just made, whose rows come back from a dump.
+
+    Seeds that other rows refer to stay; they are merged with the dump.
+    """
     return "".join(
-        f"DO $seed$ BEGIN DELETE FROM {table}; EXCEPTION WHEN foreign_key_violation THEN NULL; END $seed$;\n"
+        f"DO $seed$ BEGIN IF pg_catalog.current_setting('reconciler.absent')::jsonb ? {literal(table)}"
+        f" AND pg_catalog.to_regclass({literal(table)}) IS NOT NULL THEN DELETE FROM {table}; END IF;"
+        " EXCEPTION WHEN foreign_key_violation THEN NULL; END $seed$;\n"
         for table in tables
     )
 
