@@ -7,6 +7,7 @@ the answers do not differ by version. Documented at vercel.com/docs/rest-api.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from reconciler.sandbox import vercel_json as show
@@ -44,7 +45,7 @@ from reconciler.sandbox.vercel_state import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 DESCRIPTION_LIMIT = 250
@@ -100,11 +101,23 @@ class VercelApi(Api):
 
     def state(self) -> VercelState:
         """The present state, with everything that is due done."""
+        return self._look()[0]
+
+    def _look(self) -> tuple[VercelState, int]:
+        """The present state and the time it is of: what is shown is never ahead of it."""
         now = self._clock()
         if due(self._file.read(), now):
             with self._file.change() as draft:
                 settle(draft, now)
-        return self._file.read()
+        return self._file.read(), now
+
+    @contextmanager
+    def _change(self) -> Iterator[tuple[VercelState, int]]:
+        """A draft of the state, with everything done that is due at the given time."""
+        with self._file.change() as draft:
+            now = self._clock()
+            settle(draft, now)
+            yield draft, now
 
     def deploy(
         self, *, sha: str = "", production: bool = True, error: str = "", build_ms: int = 0
@@ -117,12 +130,11 @@ class VercelApi(Api):
             error: When given, the build fails with this message.
             build_ms: How long it builds, in milliseconds.
         """
-        self.state()
-        with self._file.change() as draft:
+        with self._change() as (draft, now):
             made = deploy(
                 draft,
                 draft.projects[0],
-                now=self._clock(),
+                now=now,
                 sha=sha,
                 target="production" if production else None,
                 error=error,
@@ -188,7 +200,7 @@ class VercelApi(Api):
         return Response(OK, show.team(state, team))
 
     def _projects(self, call: Call) -> Response:
-        state, now = self.state(), self._clock()
+        state, now = self._look()
         self._check_scope(call, state)
         search = call.request.arg("search") or ""
         shown = [show.project(state, item, now) for item in state.projects if search in item.name]
@@ -196,8 +208,8 @@ class VercelApi(Api):
         return Response(OK, {"projects": shown, "pagination": pagination})
 
     def _project(self, call: Call) -> Response:
-        state = self.state()
-        return Response(OK, show.project(state, self._find_project(call, state), self._clock()))
+        state, now = self._look()
+        return Response(OK, show.project(state, self._find_project(call, state), now))
 
     def _rolling_release(self, call: Call) -> Response:
         self._find_project(call, self.state())
@@ -232,8 +244,9 @@ class VercelApi(Api):
         return self._aliases(call, nested=True)
 
     def _aliases(self, call: Call, *, nested: bool) -> Response:
-        project = self._find_project(call, self.state())
-        page = page_of_aliases(project, call.request, self._clock(), nested=nested)
+        state, now = self._look()
+        project = self._find_project(call, state)
+        page = page_of_aliases(project, call.request, now, nested=nested)
         if page is None:
             raise self.refuse(BAD_REQUEST, "Invalid request: a limit or time is wrong")
         return Response(OK, page)
@@ -250,8 +263,7 @@ class VercelApi(Api):
         self.json_object(call.request)
         text = call.request.arg("description")
         self._check_description(text)
-        state, now = self.state(), self._clock()
-        with self._file.change() as draft:
+        with self._change() as (draft, now):
             project = self._find_project(call, draft)
             deployment = draft.deployment(call.values["deployment"])
             if deployment is None or deployment.project_id != project.id:
@@ -274,7 +286,7 @@ class VercelApi(Api):
             if text and kind == "rollback":
                 project.description = Description(text=text, created_at=now)
             ids = {"project": project.id, "deployment": deployment.id}
-            if state.projects and project.production:
+            if project.production:
                 ids["from"] = project.production
             draft.record(at=now, route=call.route, ids=ids, repeat=not begun)
         return Response(CREATED)
@@ -284,9 +296,8 @@ class VercelApi(Api):
         if not isinstance(text, str):
             raise self.refuse(BAD_REQUEST, "Missing required property `description`")
         self._check_description(text)
-        self.state()
-        with self._file.change() as draft:
-            project, now = self._find_project(call, draft), self._clock()
+        with self._change() as (draft, now):
+            project = self._find_project(call, draft)
             project.description = Description(text=text, created_at=now)
             ids = {"project": project.id, "deployment": call.values["deployment"]}
             draft.record(at=now, route=call.route, ids=ids)
@@ -300,8 +311,7 @@ class VercelApi(Api):
         source, git, meta = body.get("deploymentId"), body.get("gitSource"), body.get("meta")
         git = git if isinstance(git, dict) else {}
         meta = meta if isinstance(meta, dict) else {}
-        self.state()
-        with self._file.change() as draft:
+        with self._change() as (draft, now):
             self._check_scope(call, draft)
             old = draft.deployment(source) if isinstance(source, str) else None
             if source is not None and old is None:
@@ -312,7 +322,7 @@ class VercelApi(Api):
             made = deploy(
                 draft,
                 project,
-                now=self._clock(),
+                now=now,
                 sha=str(git.get("sha", old.sha if old else "")),
                 ref=str(git.get("ref", old.ref if old else "main")),
                 target="production" if body.get("target") == "production" else None,
@@ -321,7 +331,7 @@ class VercelApi(Api):
             ids = {"project": project.id, "deployment": made.id}
             if old is not None:
                 ids["source"] = old.id
-            draft.record(at=self._clock(), route=call.route, ids=ids)
+            draft.record(at=now, route=call.route, ids=ids)
             return Response(OK, show.deployment(draft, project, made))
 
     # Helpers
