@@ -9,20 +9,17 @@ from __future__ import annotations
 import getpass
 import os
 import socket
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from reconciler.clock import SystemClock
 from reconciler.core.redact import Redactor
 from reconciler.core.section import SecretRef
-from reconciler.core.spec import Spec
-from reconciler.project import Project, inside, read_secret
+from reconciler.project import Project, read_secret
 
 if TYPE_CHECKING:
-    from reconciler.targets.base import Target
+    pass
 
 
 def actor() -> str:

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 
 from reconciler.audit.journal import Journal
 from reconciler.audit.lease import Holder, Lease
-from reconciler.audit.queries import status_of
+from reconciler.audit.queries import certificate_of, status_of
+from reconciler.core.certificate import Certificate
 from reconciler.core.conditions import Reason
 from reconciler.core.entry import EntryKind
-from reconciler.core.phase import RUN_PHASES
+from reconciler.core.phase import RUN_PHASES, Phase, Trigger
 from reconciler.core.status import EnvironmentStatus, Override
 from reconciler.passes import Passes
 from reconciler.setting import Setting, SpecSource
@@ -41,6 +42,11 @@ class Engine:
         """
         with self.session(source.spec.name) as journal:
             _accept(journal, source)
+            if resume is not None and journal.status.phase is Phase.STABLE and journal.status.held:
+                journal.write(
+                    EntryKind.DECISION, Reason.RESUMED, {"decision": "released", "message": resume}
+                )
+                resume = None
             passes = Passes(self._set, journal, source, resume=resume)
             if rollback is not None:
                 body = {
@@ -51,6 +57,30 @@ class Engine:
                 journal.write(EntryKind.DECISION, rollback.reason, body)
                 passes.abandon(rollback)
             return passes.until_rest()
+
+    def reject(self, journal: Journal, reason: str) -> None:
+        """Ends a run that waits for approval, and holds its generation."""
+        status = journal.status
+        assert status.run is not None
+        held = Override(
+            generation=status.generation,
+            reason=Reason.REJECTED,
+            message=f"Generation {status.generation} was rejected: {reason}",
+            pins=status.run.before_pins,
+            by=self._set.actor,
+            at=self._set.clock.now(),
+        )
+        journal.write(
+            EntryKind.APPROVAL, Reason.REJECTED, {"verdict": "rejected", "message": reason}
+        )
+        body = {"message": held.message, "override": held.model_dump(mode="json")}
+        journal.move(Trigger.REJECTED, Reason.REJECTED, body)
+
+    def certificate(self, status: EnvironmentStatus) -> Certificate | None:
+        """The certificate that the present run earned, if it rests in stable."""
+        if status.phase is not Phase.STABLE or status.run is None:
+            return None
+        return certificate_of(self._set.database, status.run.id)
 
     @contextmanager
     def session(self, environment: str) -> Iterator[Journal]:

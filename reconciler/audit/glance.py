@@ -96,6 +96,10 @@ def _query(path: Path, query: str, values: tuple[str, ...]) -> list[tuple[str, s
     except sqlite3.OperationalError as exc:
         if "no such table" in str(exc):
             return []
-        raise LedgerError(f"The ledger {path.name} cannot be read: {exc}.", hint="Check its permissions.") from exc
+        raise LedgerError(
+            f"The ledger {path.name} cannot be read: {exc}.", hint="Check its permissions."
+        ) from exc
     except sqlite3.DatabaseError as exc:
-        raise LedgerError(f"The ledger {path.name} is damaged: {exc}.", hint="Restore it from a backup.") from exc
+        raise LedgerError(
+            f"The ledger {path.name} is damaged: {exc}.", hint="Restore it from a backup."
+        ) from exc

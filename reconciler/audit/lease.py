@@ -10,16 +10,15 @@ process id and start time, and its lease is taken over at once.
 from __future__ import annotations
 
 import os
-import socket
 import threading
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Self
 
 from sqlalchemy import Connection, insert, select, update
 
 from reconciler.audit.database import Database
+from reconciler.audit.processes import alive, identity
 from reconciler.audit.tables import EnvironmentRow
 from reconciler.core.clock import Clock
 from reconciler.core.errors import LeaseHeldError, LeaseLostError, ReconcilerError
@@ -46,7 +45,7 @@ class Holder:
     @classmethod
     def me(cls, actor: str) -> Holder:
         """This process."""
-        return cls(name=f"{actor} (pid {os.getpid()})", process=_process(os.getpid()))
+        return cls(name=f"{actor} (pid {os.getpid()})", process=identity(os.getpid()))
 
 
 class Lease:
@@ -152,7 +151,7 @@ class Lease:
         if (
             found.lease_holder is not None
             and found.lease_expires > now
-            and not _dead(found.lease_process)
+            and alive(found.lease_process)
         ):
             raise held_error(
                 self._environment, found.lease_holder, found.lease_since, found.lease_expires
@@ -189,34 +188,3 @@ def held_error(environment: str, holder: str, since: datetime, expires: datetime
         hint=f"Wait for it, or watch it with `reconciler status {environment}`. If that process is gone, "
         f"its lease ends by itself at {expires:%H:%M:%S} UTC.",
     )
-
-
-def _process(pid: int) -> str:
-    return f"{socket.gethostname()}/{_boot()}/{pid}/{_started(pid)}"
-
-
-def _boot() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return "-"
-
-
-def _started(pid: int) -> str:
-    """The start time of a process in clock ticks (field 22 of proc_pid_stat(5)); `-` when there is no such process.
-
-    A zombie has the start time of the process it was, but will never act again.
-    """
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return "-"
-    return "-" if fields[0] in ("Z", "X") else fields[19]
-
-
-def _dead(process: str | None) -> bool:
-    """Whether a recorded process certainly no longer runs: same machine and boot, and no such process started then."""
-    host, boot, pid, started = (process or "///").split("/")
-    if (host, boot) != (socket.gethostname(), _boot()) or boot == "-" or not pid.isdigit():
-        return False
-    return _started(int(pid)) != started

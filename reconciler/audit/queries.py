@@ -11,7 +11,9 @@ from sqlalchemy import Row, select
 from reconciler.audit.database import Database
 from reconciler.audit.journal import read_status
 from reconciler.audit.tables import EnvironmentRow, LedgerRow
+from reconciler.core.certificate import Certificate
 from reconciler.core.entry import Entry
+from reconciler.core.phase import Phase
 from reconciler.core.projection import fold
 from reconciler.core.status import EnvironmentStatus
 
@@ -107,3 +109,18 @@ def run_of(database: Database, run: str) -> str | None:
         return connection.execute(
             select(_ledger.c.environment).where(_ledger.c.run == run).limit(1)
         ).scalar()
+
+
+def certificate_of(database: Database, run: str) -> Certificate | None:
+    """The certificate a run earned; None when it never became stable."""
+    query = (
+        select(_ledger.c.body)
+        .where(_ledger.c.run == run, _ledger.c.to_state == Phase.STABLE.value)
+        .order_by(_ledger.c.seq.desc())
+        .limit(1)
+    )
+    with database.reading() as connection:
+        body = connection.execute(query).scalar()
+    return (
+        Certificate.model_validate(body["certificate"]) if body and "certificate" in body else None
+    )

@@ -120,7 +120,8 @@ def run(arguments: Sequence[str]) -> int:
         return exit_of(exc)
     except KeyboardInterrupt:
         click.echo(
-            "\nInterrupted. What was done is on record; the same command goes on from there.", err=True
+            "\nInterrupted. What was done is on record; the same command goes on from there.",
+            err=True,
         )
         return Exit.INTERRUPTED
     except BrokenPipeError:

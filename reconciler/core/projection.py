@@ -61,6 +61,8 @@ def _decision(status: EnvironmentStatus, entry: Entry, body: _Body) -> Environme
             return status.model_copy(update={"queued_digest": body["digest"]})
         case "override":
             return status.model_copy(update={"override": Override.model_validate(body["override"])})
+        case "released":
+            return status.model_copy(update={"override": None})
         case "resolved" if status.run:
             goal = Goal.model_validate(body["goal"])
             return _with_run(status, goal=goal)

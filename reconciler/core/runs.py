@@ -8,7 +8,7 @@ from hashlib import sha256
 from reconciler.core.conditions import Reason
 from reconciler.core.decide import Begin
 from reconciler.core.facts import GIT_DIRTY, Goal, Observation
-from reconciler.core.phase import Trigger
+from reconciler.core.phase import Phase, Trigger
 from reconciler.core.pins import Pins
 from reconciler.core.spec import Spec
 from reconciler.core.status import EnvironmentStatus, Run
@@ -19,8 +19,9 @@ def effective(status: EnvironmentStatus, spec: Spec, generation: int) -> tuple[P
     """Where the environment shall go, and whether that goal was never pursued before."""
     held = status.override if status.override and status.override.generation == generation else None
     pins = held.pins if held else pins_from_spec(spec, status.last_known_good)
-    resolved = status.resolved
-    return pins, resolved is None or resolved.generation != generation or resolved.pins != pins
+    pursued = status.run if status.phase is Phase.STALLED else status.resolved
+    fresh = pursued is None or pursued.generation != generation or pursued.pins != pins
+    return pins, fresh
 
 
 def new_run(  # noqa: PLR0917 - all of them are what a run consists of

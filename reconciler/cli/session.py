@@ -1,0 +1,159 @@
+"""What commands that act on an environment have in common: finding its spec, its ledger, and putting an engine together."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from reconciler.assembly import Parts, actor, ledger_url
+from reconciler.audit.glance import Holding, glance, names
+from reconciler.clock import SystemClock
+from reconciler.core.entry import Origin
+from reconciler.core.errors import UsageError
+from reconciler.core.redact import Redactor
+from reconciler.core.status import EnvironmentStatus
+from reconciler.project import CONFIG_NAME, LoadedSpec, Project, find_project, load_spec
+
+if TYPE_CHECKING:
+    from reconciler.engine import Engine
+    from reconciler.phases.base import Reporter
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def database_option(command: _F) -> _F:
+    """`--database URL`, the same for every command."""
+    return click.option(
+        "--database",
+        metavar="URL",
+        envvar="RECONCILER_DATABASE_URL",
+        help="The ledger's database (sqlite:///... or postgresql://...). Default: audit.db in the state folder.",
+    )(command)
+
+
+def output_option(*formats: str) -> Callable[[_F], _F]:
+    """`-o FORMAT`; the first format is the default."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Choice(formats),
+        default=formats[0],
+        show_default=True,
+        help="Format of stdout.",
+    )
+
+
+def reason_option(command: _F) -> _F:
+    """`--reason TEXT`, required: the ledger keeps why."""
+    return click.option("--reason", required=True, metavar="TEXT", help="Why; kept in the ledger.")(
+        command
+    )
+
+
+def spec_argument(command: _F) -> _F:
+    """`SPEC`, a path."""
+    return click.argument("spec", type=click.Path(path_type=Path))(command)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One spec, loaded, with everything needed to act on it."""
+
+    source: LoadedSpec
+    url: str
+    redactor: Redactor = field(default_factory=Redactor)
+
+    @property
+    def project(self) -> Project:
+        """The project of the spec."""
+        return self.source.project
+
+    @property
+    def environment(self) -> str:
+        """The environment's name."""
+        return self.source.spec.name
+
+    @property
+    def parts(self) -> Parts:
+        """Makes targets and checks."""
+        return Parts(self.project, self.redactor, self.source.path)
+
+    def glance(self) -> tuple[EnvironmentStatus, Holding | None]:
+        """The environment's status and who holds it, without loading the writing side of the ledger."""
+        return glance(self.url, self.environment)
+
+    def engine(self, reporter: Reporter, origin: Origin = Origin.CLI) -> Engine:
+        """An engine for this spec's project."""
+        from reconciler.audit.database import Database  # noqa: PLC0415 - loads SQLAlchemy; only for those who write
+        from reconciler.audit.statefile import StateFile  # noqa: PLC0415
+        from reconciler.engine import Engine  # noqa: PLC0415
+        from reconciler.setting import Setting  # noqa: PLC0415
+
+        states = self.project.states_dir
+        return Engine(
+            Setting(
+                database=Database(self.url),
+                states=states,
+                equip=self.parts.equip,
+                parse=self.parts.parse,
+                redactor=self.redactor,
+                clock=SystemClock(),
+                reporter=reporter,
+                listeners=(
+                    StateFile(states),
+                    *([reporter] if hasattr(reporter, "recorded") else []),
+                ),
+                actor=actor(),
+                origin=origin,
+                probe=PROBE,
+            )
+        )
+
+
+#: Stands at the crash points of every command. Tests put something else here; see `core.crashpoints`.
+PROBE: Callable[..., None] = lambda point, effect: None  # noqa: E731, ARG005
+
+
+def open_spec(path: Path, database: str | None) -> Session:
+    """Loads a spec and finds its ledger.
+
+    Raises:
+        SpecInvalidError: The spec or its project's settings cannot be accepted.
+    """
+    source = load_spec(path)
+    return Session(source, ledger_url(source.project, database))
+
+
+def open_environment(environment: str, database: str | None) -> Session:
+    """Finds the spec of an environment by name: where the ledger says it lies, else in the folder of specs.
+
+    Raises:
+        UsageError: No such environment is known here.
+    """
+    project = here()
+    url = ledger_url(project, database)
+    status, _ = glance(url, environment)
+    candidates = [Path(status.spec_path)] if status.spec_path else []
+    candidates += [project.specs_dir / f"{environment}{suffix}" for suffix in (".yaml", ".yml")]
+    for path in candidates:
+        if path.is_file():
+            return Session(load_spec(path), url)
+    raise unknown_environment(environment, url, project)
+
+
+def here() -> Project:
+    """The project of the present folder."""
+    return find_project(Path.cwd() / CONFIG_NAME)
+
+
+def unknown_environment(environment: str, url: str, project: Project) -> UsageError:
+    """The error for an environment that nobody has heard of, with the nearest name."""
+    known = sorted({*names(url), *(path.stem for path in project.specs_dir.glob("*.y*ml"))})
+    close = difflib.get_close_matches(environment, known, n=1)
+    hint = f"Did you mean {close[0]}?" if close else f"Known here: {', '.join(known) or 'none'}."
+    return UsageError(f"There is no environment {environment} in {project.root}.", hint=hint)
