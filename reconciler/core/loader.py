@@ -7,13 +7,16 @@ layer refused the next does not complain about again. No file is read here: see 
 
 from __future__ import annotations
 
+import sys
+from bisect import bisect_right
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from reconciler.core.messages import explain
 from reconciler.core.problems import Location, Place, Problem, format_path, in_reading_order
-from reconciler.core.references import names_secret, secret_refusal, secrets_in
+from reconciler.core.references import PLAIN_HEADER, names_secret, secret_refusal, secrets_in
 from reconciler.core.spec import Spec
 from reconciler.core.yamltree import MAX_BYTES, Node, Tree, grow, place_of, plain, walk
 
@@ -89,33 +92,44 @@ def decode(data: str | bytes, file: str) -> str | Problem:
 
 
 def _secrets(tree: Tree, text: str, file: str) -> Iterator[Problem]:
-    """Secrets in values and keys, by path; then what is left of them in comments."""
-    told: set[str] = set()
+    """Secrets in values and keys, by path; then those outside of them, in comments."""
+    spans: list[tuple[int, int]] = []
     for location, node in walk(tree.root) if tree.root is not None else ():
-        places = [(location, node.place, node.text or "")]
-        places += [((*location, key), place, key) for key, (place, _) in node.keys.items()]
-        for where, place, content in places:
-            found = [(kind, secret) for _, kind, secret in secrets_in(content)]
-            if where is location and _is_plain_secret_header(location, node):
-                found.append(("a secret header with a plain value", content))
-            told.update(secret for _, secret in found)
-            for kind, _ in found[:1]:
-                tree.flagged.add(where)
-                # The key may be the secret: then only the place of its mapping is named.
-                path = format_path(where if content is node.text else location)
+        if node.text is not None:
+            spans.append((node.start, node.end))
+            message = _plain_secret(location, node)
+            if message:
+                tree.flagged.add(location)
+                place = node.place
+                yield Problem(file, place.line, place.column, format_path(location), message)
+        for key, (place, start) in node.keys.items():
+            spans.append((start, start + len(key) + 2))
+            for _, kind, _ in islice(secrets_in(key), 1):
+                tree.flagged.add((*location, key))
+                # The path of the mapping: that of the key would show the secret.
+                path = format_path(location)
                 yield Problem(file, place.line, place.column, path, secret_refusal(kind))
-    for offset, kind, secret in secrets_in(text, comment=True):
-        if not any(secret in other or other in secret for other in told):
-            place = place_of(text, offset)
-            yield Problem(file, place.line, place.column, "", secret_refusal(kind))
-
-
-def _is_plain_secret_header(location: Location, node: Node) -> bool:
-    return (
-        isinstance(node.content, str)
-        and location[-2:-1] == ("headers",)
-        and names_secret(str(location[-1]))
+    spans.sort()
+    comments = (
+        (offset, kind)
+        for offset, kind, _ in secrets_in(text, comment=True)
+        if not _within(offset, spans)
     )
+    for offset, kind in islice(comments, MAX_PROBLEMS):
+        place = place_of(text, offset)
+        yield Problem(file, place.line, place.column, "", secret_refusal(kind))
+
+
+def _within(offset: int, spans: list[tuple[int, int]]) -> bool:
+    at = bisect_right(spans, (offset, sys.maxsize)) - 1
+    return at >= 0 and offset < spans[at][1]
+
+
+def _plain_secret(location: Location, node: Node) -> str | None:
+    for _, kind, _ in secrets_in(node.text or ""):
+        return secret_refusal(kind)
+    in_header = location[-2:-1] == ("headers",) and isinstance(node.content, str)
+    return PLAIN_HEADER if in_header and names_secret(str(location[-1])) else None
 
 
 def _empty_values(tree: Tree, file: str) -> Iterator[Problem]:
@@ -165,7 +179,8 @@ def _place(kind: str, location: Location, node: Node | None, parent: Node, root:
     key = location[-1] if location else None
     if node is None:  # missing: the key of the mapping that lacks it
         return _key_place(location[:-1], root)
-    if isinstance(key, str) and key in parent.keys and (kind == "extra_forbidden" or not node.text):
+    unseen = node.text is None or (node.text == "" and node.style is None)
+    if isinstance(key, str) and key in parent.keys and (unseen or kind == "extra_forbidden"):
         return parent.keys[key][0]
     return node.place
 

@@ -61,6 +61,8 @@ _HOW = "write {env: NAME} or {file: PATH} and keep the secret out of the spec"
 
 #: The whole advice, for a secret that stands where a reference belongs.
 REFERENCE_WANTED = f"needs a reference to a secret: {_HOW}"
+#: For a header that carries secrets by its nature.
+PLAIN_HEADER = f"is a header that carries a secret: {_HOW}"
 
 
 def secrets_in(text: str, *, comment: bool = False) -> Iterator[tuple[int, str, str]]:

@@ -30,6 +30,17 @@ class _Generator(GenerateJsonSchema):
             made = {key: value for key, value in made.items() if key != "default"}
         return made
 
+    def dict_schema(self, schema: core_schema.DictSchema) -> JsonSchemaValue:
+        # pydantic turns a rule for keys into patternProperties, which lets every other key pass.
+        made: JsonSchemaValue = {"type": "object"}
+        if "keys_schema" in schema:
+            made["propertyNames"] = self.generate_inner(schema["keys_schema"])
+        if "values_schema" in schema:
+            made["additionalProperties"] = self.generate_inner(schema["values_schema"])
+        if "max_length" in schema:
+            made["maxProperties"] = schema["max_length"]
+        return made
+
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002  # pydantic's signature
         return False
 

@@ -84,6 +84,7 @@ class Section(BaseModel):
         frozen=True,
         extra="forbid",
         strict=True,
+        defer_build=True,  # only the whole document is ever validated: build that, once
         alias_generator=to_camel,
         validate_by_alias=True,
         validate_by_name=True,  # for Python; the loader switches it off: YAML has one spelling

@@ -53,9 +53,12 @@ def _set(text: str, path: str, value: str) -> str:
     if node is not None and not isinstance(node.content, dict | list):
         if node.content == value:
             return text
-        new = body[: node.start] + _written(value, node) + body[node.end :]
         if node.text == "" and node.style is None:
             raise UsageError(f"{path} is empty in the spec", hint="write any value there first")
+        end = node.end
+        while node.style in {"|", ">"} and body[end - 1 : end] in {"\n", "\r", " "}:
+            end -= 1  # a block text takes the line break behind it along
+        new = body[: node.start] + _written(value, node) + body[end:]
     elif node is None and isinstance(parent.content, dict):
         new = _added(body, parent, key, value)
     else:

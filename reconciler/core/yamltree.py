@@ -186,7 +186,7 @@ class _Grower:
                 self._close(event)
             elif isinstance(event, NodeEvent):
                 self._node(event)
-        if self.tree.root is None:
+        if self.tree.root is None or self.tree.root.content is None:
             self._refuse(Place(1, 1), "is empty; `reconciler schema` says what belongs here")
 
     def syntax_error(self, exc: MarkedYAMLError) -> None:
@@ -306,7 +306,9 @@ class _Grower:
         location = (*frame.location, key)
         self._check_node(event, location)
         if event.style is None:
-            if key in _TRUE_FALSE or key in _NULL or _is_disputed(key):
+            if key == "<<":
+                self._flag(place, location, "is a merge; write the fields out")
+            elif key in _TRUE_FALSE or key in _NULL or _is_disputed(key):
                 self._flag(
                     place,
                     location,
