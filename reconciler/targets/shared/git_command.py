@@ -40,6 +40,9 @@ READ_TIMEOUT, WRITE_TIMEOUT = 60.0, 900.0
 #: What GitPython says on standard error of a command it killed.
 _TIMED_OUT = re.compile(r"^Timeout: the command .* did not complete in ", re.DOTALL)
 
+#: What `env` answers when it cannot find the program it shall start.
+_NOT_FOUND = 127
+
 _ENVIRONMENT = {
     "GIT_CONFIG_NOSYSTEM": "1",
     "GIT_CONFIG_GLOBAL": os.devnull,
@@ -102,9 +105,7 @@ def _git_class() -> type[Git]:
     try:
         from git.cmd import Git
     except ImportError as exc:  # GitPython looks for the program while it is imported
-        raise TerminalError(
-            "The git program was not found.", hint="Install git, or put it on PATH."
-        ) from exc
+        raise _no_git() from exc
     return Git
 
 
@@ -151,16 +152,30 @@ def execute(
                 env=dict(env),
             )
     except GitCommandNotFound as exc:
-        raise TerminalError(
-            "The git program was not found.", hint="Install git, or put it on PATH."
-        ) from exc
+        raise _no_git() from exc
     if status != 0 and _TIMED_OUT.match(err):
-        verb = next((word for word in arguments if not word.startswith("-")), "")
         raise TransientError(
-            f"git {verb} in {cwd} did not answer within {timeout:g} seconds.",
+            f"git {_verb(arguments)} in {cwd} did not answer within {timeout:g} seconds.",
             hint="Look whether the disk is slow or another git process is at work there.",
         )
+    if status == _NOT_FOUND and strays:
+        raise _no_git()
     return Answer(status=status, out=out, err=err)
+
+
+def _verb(arguments: Sequence[str]) -> str:
+    """The Git command among the arguments, after the options of git itself."""
+    words = iter(arguments)
+    for word in words:
+        if word == "-c":
+            next(words, None)
+        elif not word.startswith("-"):
+            return word
+    return ""
+
+
+def _no_git() -> TerminalError:
+    return TerminalError("The git program was not found.", hint="Install git, or put it on PATH.")
 
 
 class GitCommand:

@@ -42,10 +42,10 @@ def _not_a_repository(root: Path) -> TerminalError:
     if above:
         return TerminalError(
             f"{root} is not the top of a Git working tree; {above} is.",
-            hint=f"Set spec.git.repository to {os.path.relpath(above, root)}.",
+            hint=f"Let spec.git.repository name {above}.",
         )
     return TerminalError(
-        f"{root} is not a Git repository.", hint="Set spec.git.repository to the working tree."
+        f"{root} is not a Git repository.", hint="Let spec.git.repository name the working tree."
     )
 
 

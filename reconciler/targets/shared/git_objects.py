@@ -46,7 +46,7 @@ class TreeFile:
         path: From the top of the repository, with slashes.
         mode: `100644`, `100755` (executable), `120000` (symlink) or `160000` (submodule).
         id: Object id of its content.
-        size: Bytes; None for a submodule.
+        size: Bytes; None for a submodule, or when the clone lacks the content.
     """
 
     path: str
@@ -63,7 +63,7 @@ def parse_tree_line(line: bytes) -> TreeFile:
         path=os.fsdecode(path),
         mode=mode.decode(),
         id=name.decode(),
-        size=None if size == b"-" else int(size),
+        size=int(size) if size.isdigit() else None,
     )
 
 

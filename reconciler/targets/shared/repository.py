@@ -36,6 +36,8 @@ from reconciler.targets.shared.git_status import Status, parse_status
 FULL_ID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 #: A file of a commit above this is not read into memory (bytes).
 READ_LIMIT = 16 * 1024 * 1024
+#: Paths that are named one by one on a command line.
+ARGUMENT_LIMIT = 500
 
 
 class Repository:
@@ -217,7 +219,9 @@ class Repository:
         wanted = {_inside(path): path for path in paths}
         if not wanted:
             return {}
-        found = [file for file in self.list_files(commit, *wanted) if file.path in wanted]
+        # A command line has a limit; beyond that many names the whole tree is the shorter answer.
+        names = wanted if len(wanted) <= ARGUMENT_LIMIT else ()
+        found = [file for file in self.list_files(commit, *names) if file.path in wanted]
         for file in found:
             if file.mode not in {FILE, EXECUTABLE}:
                 kind = "a symlink" if file.mode == SYMLINK else "a submodule"
