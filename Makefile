@@ -57,7 +57,7 @@ check: venv ## format, lint, types, import contracts and the pure tests; under a
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
-	@$(BIN)/pytest -q -m '$(PURE)' $(ARGS)
+	@$(BIN)/pytest -q -n $(WORKERS) -m '$(PURE)' $(ARGS)
 
 format: venv ## rewrite the code the way `make check` wants it
 	@$(BIN)/ruff format .

@@ -26,6 +26,7 @@ FAMILY = {
     "database": "database",
     "migration": "database",
     "migrations": "database",
+    "dumps": "database",
     "pg": "database",
     "postgres": "database",
     "supabase": "database",
