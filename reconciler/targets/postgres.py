@@ -43,7 +43,7 @@ from reconciler.targets.pg.driver import (
 from reconciler.targets.pg.outside import already_done, half_built_index
 
 _CONNECT_SECONDS = 10
-_SAFE_HOST = re.compile(r"[A-Za-z0-9_./:-]+")
+_SAFE_PLACE = re.compile(r"[A-Za-z0-9_./ -]+:\d{1,5}")
 #: What libpq says when it cannot connect, and what that means. Its own text may quote pieces of a mistyped URL.
 _CONNECT_TROUBLE = (
     ("password authentication failed", "28P01", "the password was refused"),
@@ -134,7 +134,7 @@ class PostgresDriver:
                 session.run(texts.snapshot_sql(step))
             changes = session.rows(texts.CHANGES)
             for script in undo:
-                self._try(session, script, "could not be run again to undo this rollback")
+                self._try(session, script, "would fail on the way back")
             after = session.rows(texts.SHAPE) if undo else None
             session.run("ROLLBACK")
         return Rehearsal(changes, after)
@@ -278,8 +278,10 @@ class PostgresDriver:
                 "The connection string of the database cannot be read.",
                 hint="It is a URL (postgresql://...) with special characters of the password percent-encoded.",
             )
-        host = str(parts.get("host") or parts.get("hostaddr") or "the local socket")
-        place = f"{host}:{parts.get('port') or 5432}" if _SAFE_HOST.fullmatch(host) else "the server"
+        host = f"{parts.get('host') or parts.get('hostaddr') or 'the local socket'}"
+        place = f"{host}:{parts.get('port') or 5432}"
+        if not _SAFE_PLACE.fullmatch(place):
+            place = "its server"
         said = str(exc)
         for words, state, meaning in _CONNECT_TROUBLE:
             if words in said:

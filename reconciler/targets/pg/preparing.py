@@ -130,7 +130,9 @@ def rehearse(
     scripts = [ready for move in materials.moves if (ready := _rehearsable(driver, source, move))]
     undo: list[Script] = []
     if rules.require_undo and materials.undo and all(_clean(move) for move in materials.undo):
-        undo = [ready for move in materials.undo if (ready := _rehearsable(driver, source, move))]
+        ran = {script.version for script in scripts}
+        back = [_rehearsable(driver, source, move) for move in materials.undo if move.version in ran]
+        undo = [ready for ready in back if ready]
     rehearsal = driver.rehearse(scripts, undo, limits)
     found = findings(rehearsal.changes, [script.version for script in scripts])
     if found.losses and not rules.allow_data_loss and not materials.compensating:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+from reconciler.core.errors import StepFailedError
 from reconciler.core.migrations import Route, fingerprint, mixed_widths
 from reconciler.core.pins import Artifact
 from reconciler.core.sql import judge
@@ -13,9 +14,6 @@ from reconciler.core.sqlsplit import unwrapped
 from reconciler.targets.pg.driver import Direction, Driver, Script, Stored
 from reconciler.targets.pg.materials import Materials, Move
 from reconciler.targets.pg.source import MigrationSource, ScriptFile
-
-Step = Mapping[str, object]
-
 
 def moves(
     driver: Driver,
@@ -64,7 +62,8 @@ def _move(
         sha256=file.sha256,
         name=file.name,
     )
-    return move.judged(judge(read(source, move)))
+    text = read(source, move)
+    return move.judged(judge(unwrapped(text) if direction == "up" else text))
 
 
 def _down(
@@ -97,13 +96,10 @@ def read(source: MigrationSource, move: Move, driver: Driver | None = None) -> s
         StepFailedError: It has changed since it was judged.
     """
     if not move.stored:
-        text = source.text(move.path, move.commit, move.sha256)
-        return unwrapped(text) if move.direction == "up" else text
+        return source.text(move.path, move.commit, move.sha256)
     kept = driver.stored([move.version]).get(move.version) if driver else None
     text = (kept.rollback if kept else None) or ""
     if hashlib.sha256(text.encode()).hexdigest() != move.sha256:
-        from reconciler.core.errors import StepFailedError
-
         raise StepFailedError(f"{move.where} has changed since it was checked, so it is not run.")
     return text
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from reconciler.core.migrations import is_version
-from reconciler.core.sqlsplit import stored
+from reconciler.core.sqlsplit import stored, unwrapped
 from reconciler.targets.pg import sqlstate
 from reconciler.targets.pg.driver import ADVISORY_LOCK, Limits, Script
 
@@ -125,7 +125,8 @@ def guard_sql(script: Script) -> str:
 
 def script_sql(script: Script) -> str:
     """The script on lines of its own; it may end in a comment or lack its last semicolon."""
-    return f"\n{script.sql}\n;\n{_emptied(script.empty)}"
+    sql = unwrapped(script.sql) if script.direction == "up" else script.sql
+    return f"\n{sql}\n;\n{_emptied(script.empty)}"
 
 
 def _absent_sql(tables: Sequence[str]) -> str:
