@@ -10,16 +10,12 @@ from typing import Protocol
 from reconciler.audit.database import Database
 from reconciler.audit.journal import Listener
 from reconciler.core.clock import Clock
-from reconciler.core.crashpoints import CrashPoint
 from reconciler.core.entry import Origin
 from reconciler.core.redact import Redactor
 from reconciler.core.spec import Spec
 from reconciler.phases.base import Checker, Probe, Reporter
+from reconciler.probes import installed
 from reconciler.targets.base import TargetMap
-
-
-def no_probe(point: CrashPoint, effect: str) -> None:
-    """What stands at the crash points outside tests: nothing."""
 
 
 class SpecSource(Protocol):
@@ -42,12 +38,16 @@ class SpecSource(Protocol):
         """Its identity: comments and the order of keys do not count."""
 
 
-@dataclass(frozen=True, slots=True)
-class Equipment:
+class Equipment(Protocol):
     """What a spec needs to be acted on. Made by the caller, who knows secrets and paths."""
 
-    targets: TargetMap
-    checker: Checker
+    @property
+    def targets(self) -> TargetMap:
+        """The targets it declares."""
+
+    @property
+    def checker(self) -> Checker:
+        """Its checks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,4 +64,4 @@ class Setting:
     listeners: tuple[Listener, ...]
     actor: str
     origin: Origin
-    probe: Probe = no_probe
+    probe: Probe = installed

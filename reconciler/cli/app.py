@@ -1,4 +1,4 @@
-"""The `reconciler` command: finds subcommands (loading only the one that is asked for) and turns errors into exit codes."""
+"""The `reconciler` command: finds subcommands, loading only the one that is asked for; turns errors into exit codes."""
 
 from __future__ import annotations
 
@@ -73,11 +73,11 @@ class _Lazy(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as exc:
-            import difflib  # noqa: PLC0415 - only for a mistyped command
+            import difflib
 
             close = difflib.get_close_matches(args[0], COMMANDS, n=1)
             if close:
-                exc.message += f" Did you mean {close[0]}?"
+                raise click.UsageError(f"{exc.message} Did you mean {close[0]}?", ctx) from None
             raise
 
 
@@ -127,7 +127,7 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.DONE
-    except Exception as exc:  # noqa: BLE001 - a bug of ours, kept for its mender
+    except Exception as exc:  # noqa: BLE001 -
         return _bug(exc)
     return int(result or 0)
 
@@ -140,7 +140,7 @@ def show_error(error: ReconcilerError) -> None:
 
 
 def _bug(exc: Exception) -> int:
-    from reconciler.core.redact import Redactor  # noqa: PLC0415 - only for a bug
+    from reconciler.core.redact import Redactor
 
     trace = "".join(traceback.format_exception(exc))
     with tempfile.NamedTemporaryFile(

@@ -29,7 +29,7 @@ from reconciler.look import Look, look
 )
 @output_option("table", "json")
 @database_option
-def plan(spec: Path, exit_code: bool, output: str, database: str | None) -> int:  # noqa: FBT001
+def plan(spec: Path, exit_code: bool, output: str, database: str | None) -> int:
     """Show every change `apply` would make, in order. Touches and writes nothing."""
     session = open_spec(spec, database)
     seen = _look(session)
@@ -53,7 +53,7 @@ def plan(spec: Path, exit_code: bool, output: str, database: str | None) -> int:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @output_option("table", "json")
 @database_option
-def apply(spec: Path, yes: bool, output: str, database: str | None) -> int:  # noqa: FBT001
+def apply(spec: Path, yes: bool, output: str, database: str | None) -> int:
     """Bring production to what SPEC says, and prove it."""
     session = open_spec(spec, database)
     status, holding = session.glance()
@@ -70,7 +70,7 @@ def apply(spec: Path, yes: bool, output: str, database: str | None) -> int:  # n
     if status.phase is Phase.APPROVE:
         return show_rest(status, output)
     if status.phase not in RUN_PHASES:
-        seen = _look_if_possible(session, status)
+        seen = _look_if_possible(session)
         if seen is not None and seen.drift.equal and not seen.fresh:
             return _nothing_to_do(session, status, seen, output)
         if not yes and not _confirmed(session, seen):
@@ -86,9 +86,9 @@ def _look(session: Session) -> Look:
     )
 
 
-def _look_if_possible(session: Session, status: EnvironmentStatus) -> Look | None:
+def _look_if_possible(session: Session) -> Look | None:
     """A look; None when the goal cannot be resolved, which the run's capture explains and records."""
-    from reconciler.core.errors import TerminalError, UsageError  # noqa: PLC0415
+    from reconciler.core.errors import TerminalError, UsageError
 
     try:
         return _look(session)
@@ -121,7 +121,7 @@ def _confirmed(session: Session, seen: Look | None) -> bool:
 
 
 def _nothing_to_do(session: Session, status: EnvironmentStatus, seen: Look, output: str) -> int:
-    """The vector is as wanted: nothing is written. Checks are looked at once, so that a sick production is not called fine."""
+    """The vector is as wanted: nothing is written. Checks are looked at once: a sick production is not called fine."""
     checks = session.parts.equip(session.source.spec).checker.once()
     failed = [check for check in checks if not check.passed]
     held = status.held
@@ -153,7 +153,7 @@ def _nothing_to_do(session: Session, status: EnvironmentStatus, seen: Look, outp
     return Exit.DONE
 
 
-def converge_and_show(session: Session, output: str, **how: Any) -> int:  # noqa: ANN401 - as `Engine.converge`
+def converge_and_show(session: Session, output: str, **how: Any) -> int:
     """Runs the engine with live progress, then shows where it came to rest."""
     progress = Progress()
     engine = session.engine(progress)
@@ -188,7 +188,7 @@ def show_rest(
     if status.phase is Phase.APPROVE and status.run:
         click.echo(f"{status.environment} waits for approval; production is not touched.", err=True)
         click.echo(
-            f"Next: reconciler approve {status.run.id} --reason ...   or: reconciler reject {status.run.id} --reason ...",
+            f"Next: reconciler approve (or reject) {status.run.id} --reason ...",
             err=True,
         )
         return code

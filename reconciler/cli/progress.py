@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from typing import TextIO
@@ -13,6 +14,7 @@ from reconciler.core.phase import Phase
 from reconciler.core.plan import Step
 from reconciler.core.status import EnvironmentStatus
 
+_WORTH_TELLING = 0.1  # seconds
 _MARKS = {Phase.STABLE: ("●", "green"), Phase.STALLED: ("■", "red"), Phase.APPROVE: ("◆", "yellow")}
 
 
@@ -55,7 +57,7 @@ class Progress:
         """A step's result is durable."""
         self._line(
             f"  ✓ {step.summary}",
-            " ".join(filter(None, (note, f"{seconds:.1f} s" if seconds >= 0.1 else ""))),
+            " ".join(filter(None, (note, f"{seconds:.1f} s" if seconds >= _WORTH_TELLING else ""))),
         )
 
     def waiting(self, message: str) -> None:
@@ -83,9 +85,9 @@ class Progress:
 
     def _show(self, text: str) -> None:
         if self._live:
-            width = click.get_terminal_size()[0] if hasattr(click, "get_terminal_size") else 100
+            width = shutil.get_terminal_size().columns
             elapsed = f"{time.monotonic() - self._began:6.1f}s"
-            self._stream.write(f"\r\x1b[K{elapsed} {text}"[: width + 4])
+            self._stream.write("\r\x1b[K" + f"{elapsed} {text}"[: width - 1])
             self._stream.flush()
         elif text.lstrip().startswith("waiting"):
             click.echo(f"        {text}", file=self._stream)

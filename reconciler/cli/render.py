@@ -1,4 +1,4 @@
-"""How plans, certificates and failures look to a person. Plain text with a little colour; machines get JSON elsewhere."""
+"""How plans, certificates and failures look to a person: plain text with a little colour."""
 
 from __future__ import annotations
 

@@ -58,8 +58,8 @@ def rollback(
     point: str | None,
     reason: str,
     spec_path: Path | None,
-    write_spec: bool,  # noqa: FBT001
-    yes: bool,  # noqa: FBT001
+    write_spec: bool,
+    yes: bool,
     output: str,
     database: str | None,
 ) -> int:

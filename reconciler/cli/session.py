@@ -1,4 +1,4 @@
-"""What commands that act on an environment have in common: finding its spec, its ledger, and putting an engine together."""
+"""What commands that act have in common: finding the spec and its ledger, and putting an engine together."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from reconciler import probes
 from reconciler.assembly import Parts, actor, ledger_url
 from reconciler.audit.glance import Holding, glance, names
+from reconciler.cli.progress import Progress
 from reconciler.clock import SystemClock
 from reconciler.core.entry import Origin
 from reconciler.core.errors import UsageError
@@ -21,7 +23,6 @@ from reconciler.project import CONFIG_NAME, LoadedSpec, Project, find_project, l
 
 if TYPE_CHECKING:
     from reconciler.engine import Engine
-    from reconciler.phases.base import Reporter
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -87,12 +88,12 @@ class Session:
         """The environment's status and who holds it, without loading the writing side of the ledger."""
         return glance(self.url, self.environment)
 
-    def engine(self, reporter: Reporter, origin: Origin = Origin.CLI) -> Engine:
+    def engine(self, reporter: Progress, origin: Origin = Origin.CLI) -> Engine:
         """An engine for this spec's project."""
-        from reconciler.audit.database import Database  # noqa: PLC0415 - loads SQLAlchemy; only for those who write
-        from reconciler.audit.statefile import StateFile  # noqa: PLC0415
-        from reconciler.engine import Engine  # noqa: PLC0415
-        from reconciler.setting import Setting  # noqa: PLC0415
+        from reconciler.audit.database import Database
+        from reconciler.audit.statefile import StateFile
+        from reconciler.engine import Engine
+        from reconciler.setting import Setting
 
         states = self.project.states_dir
         return Engine(
@@ -106,17 +107,13 @@ class Session:
                 reporter=reporter,
                 listeners=(
                     StateFile(states),
-                    *([reporter] if hasattr(reporter, "recorded") else []),
+                    reporter,
                 ),
                 actor=actor(),
                 origin=origin,
-                probe=PROBE,
+                probe=probes.installed,
             )
         )
-
-
-#: Stands at the crash points of every command. Tests put something else here; see `core.crashpoints`.
-PROBE: Callable[..., None] = lambda point, effect: None  # noqa: E731, ARG005
 
 
 def open_spec(path: Path, database: str | None) -> Session:

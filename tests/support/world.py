@@ -31,7 +31,8 @@ from reconciler.core.redact import Redactor
 from reconciler.core.spec import Spec, canonical_digest
 from reconciler.core.status import EnvironmentStatus
 from reconciler.engine import Engine
-from reconciler.setting import Equipment, Setting
+from reconciler.assembly import Equipment
+from reconciler.setting import Setting
 from reconciler.targets.base import Applied, ApplyContext
 
 SPEC = """\
