@@ -195,7 +195,7 @@ class TestLoading:
         huge = root / "huge.yaml"
         with huge.open("wb") as file:
             file.truncate(10**12)
-        assert problems_of(huge) == ["1:1: has 1000000000000 bytes; 262144 (256 KiB) at most"]
+        assert problems_of(huge) == ["1:1: has 1000000000000 bytes; 131072 (128 KiB) at most"]
 
     def test_a_file_without_an_end_that_claims_to_be_empty(self, root: Path) -> None:
         (root / "maps").symlink_to("/proc/self/smaps")

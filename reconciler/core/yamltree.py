@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 #: A spec has a few kilobytes. The parser reads about one megabyte a second: this bounds the cost.
-MAX_BYTES = 256 * 1024
+MAX_BYTES = 128 * 1024
 MAX_DEPTH = 50
 MAX_VALUES = 5_000
 #: More digits are no number anyone means (Python itself gives up at 4300).
@@ -56,6 +56,8 @@ _HIDDEN = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069"
     "\ud800-\udfff\ufeff\ufffe\uffff]"
 )
+#: The parser looks far ahead in such a row before it gives the first event.
+_DEEP_ROW = re.compile(rf"(?:[\[{{] ?){{{MAX_DEPTH + 1}}}")
 _TAB_INDENT = re.compile(r"^ *\t", re.MULTILINE)
 
 
@@ -220,6 +222,10 @@ class _Grower:
             self._refuse(
                 place_of(self.text, match.start()),
                 f"holds an invisible character ({code}); remove it or write it as an escape",
+            )
+        if match := _DEEP_ROW.search(self.text):
+            self._refuse(
+                place_of(self.text, match.start()), f"is nested more than {MAX_DEPTH} levels deep"
             )
         if match := _TAB_INDENT.search(self.text):
             self._refuse(

@@ -80,20 +80,26 @@ HOSTILE = {
     "many unknown services": HEAD + "  docker:\n    project: p\n    services:\n" + "".join(
         f"      s{i}: {{image: x{i}, foo: 1}}\n" for i in range(1200)
     ),
-    "long commit": HEAD + "  git: {commit: " + "a~1" * 50_000 + "}",
-    "long image": HEAD + "  docker: {project: p, services: {a: {image: '" + "a-" * 50_000 + "'}}}",
-    "long host": HEAD + "  vercel: {project: p, tokenFrom: {env: A}, deployment: " + "a." * 50_000 + "}",
-    "long address": HEAD + "  verify: {checks: [{name: a, http: {url: 'http://" + "a" * 50_000 + " '}}]}",
-    "long duration": HEAD + "  verify: {timeout: '" + "1h" * 50_000 + "'}",
+    "long commit": HEAD + "  git: {commit: " + "a~1" * 40_000 + "}",
+    "long image": HEAD + "  docker: {project: p, services: {a: {image: '" + "a-" * 40_000 + "'}}}",
+    "long host": HEAD + "  vercel: {project: p, tokenFrom: {env: A}, deployment: " + "a." * 40_000 + "}",
+    "long address": HEAD + "  verify: {checks: [{name: a, http: {url: 'http://" + "a" * 40_000 + " '}}]}",
+    "long duration": HEAD + "  verify: {timeout: '" + "1h" * 40_000 + "'}",
     "wide characters": "a: " + "\U0001f600" * (FULL // 4),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
-def test_a_hostile_text_is_refused_soon(text: str) -> None:
+def seconds_for(text: str) -> float:
     began = time.process_time()
     refused(text)
-    assert time.process_time() - began < 1.0
+    return time.process_time() - began
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
+def test_a_hostile_text_is_refused_soon(text: str) -> None:
+    # Half a second on an idle machine; on a busy one, measured against a harmless text of full size.
+    took = seconds_for(text)
+    assert took < 0.5 or took < 4 * seconds_for(HOSTILE["many words"])
 
 
 @pytest.mark.parametrize("size", [MAX_BYTES + 1, 50_000_000])
@@ -101,7 +107,7 @@ def test_a_large_file_is_refused_at_once_and_its_size_told(size: int) -> None:
     began = time.process_time()
     (problem,) = refused(b"#" * size)
     assert str(size) in problem.message
-    assert "256 KiB" in problem.message
+    assert "128 KiB" in problem.message
     assert time.process_time() - began < 0.1
 
 
