@@ -26,13 +26,13 @@ from reconciler.core.loader import parse_spec
 from reconciler.core.redact import Redactor
 from reconciler.core.section import SecretRef
 from reconciler.core.spec import Docker, Spec
-from reconciler.phases.base import Checker
 from reconciler.project import Project, inside, read_secret
 from reconciler.targets.base import Target, TargetMap
 
 if TYPE_CHECKING:
     from psycopg import Connection
 
+    from reconciler.phases.base import Checker
     from reconciler.targets.docker_host import DockerHost
     from reconciler.targets.shared.repository import Repository
     from reconciler.targets.volumes import VolumeStore
@@ -236,7 +236,7 @@ class Parts:
     def _connector(self, spec: Spec) -> Callable[[SecretRef | None, float], Connection[Any]] | None:
         """Opens the connections that SQL checks ask for."""
         section = spec.database
-        own = None
+        own: SecretRef | None = None
         if section is not None:
             own = (
                 section.postgres.dsn_from

@@ -32,7 +32,7 @@ class Look:
         observed: The world.
         goal: The resolved goal.
         drift: The comparison.
-        plan: Every step that would be taken.
+        plan: Every step that would be taken; empty while something cannot be read, for that blocks.
     """
 
     status: EnvironmentStatus
@@ -62,6 +62,5 @@ def look(
         else status.resolved.goal
     )
     drift = compare(goal, observed)
-    return Look(
-        status, generation, pins, fresh, observed, goal, drift, plan(targets, observed, goal)
-    )
+    steps = Plan() if drift.unknown else plan(targets, observed, goal)
+    return Look(status, generation, pins, fresh, observed, goal, drift, steps)

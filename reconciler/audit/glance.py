@@ -50,8 +50,8 @@ def names(url: str) -> list[str]:
     """The names of all environments ever seen."""
     path = _sqlite_path(url)
     if path is None:
-        from reconciler.audit.database import Database  # noqa: PLC0415 - see above
-        from reconciler.audit.queries import environments  # noqa: PLC0415
+        from reconciler.audit.database import Database
+        from reconciler.audit.queries import environments
 
         return environments(Database(url))
     return [row[0] for row in _query(path, "SELECT name FROM environments ORDER BY name", ())]
@@ -65,9 +65,9 @@ def _rows(url: str, environment: str) -> list[tuple[str, str, str, str, str]]:
             "FROM environments WHERE name = ?"
         )
         return _query(path, query, (environment,))
-    from sqlalchemy import text  # noqa: PLC0415 - see above
+    from sqlalchemy import text
 
-    from reconciler.audit.database import Database  # noqa: PLC0415
+    from reconciler.audit.database import Database
 
     with Database(url).reading() as connection:
         rows = connection.execute(

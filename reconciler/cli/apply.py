@@ -33,6 +33,11 @@ def plan(spec: Path, exit_code: bool, output: str, database: str | None) -> int:
     """Show every change `apply` would make, in order. Touches and writes nothing."""
     session = open_spec(spec, database)
     seen = _look(session)
+    if seen.drift.unknown:
+        for fact in seen.drift.unknown:
+            click.secho(f"{fact.key} cannot be read: {fact.why}", fg="yellow", err=True)
+        click.echo("Nothing can be planned until that can be read. Next: reconciler doctor", err=True)
+        return Exit.STALLED
     if output == "json":
         click.echo(json.dumps(_plan_json(seen), indent=2))
     elif seen.drift.equal:
@@ -73,7 +78,8 @@ def apply(spec: Path, yes: bool, output: str, database: str | None) -> int:
         seen = _look_if_possible(session)
         if seen is not None and seen.drift.equal and not seen.fresh:
             return _nothing_to_do(session, status, seen, output)
-        if not yes and not _confirmed(session, seen):
+        readable = seen is None or not seen.drift.unknown  # the engine looks again, and says what is wrong
+        if readable and not yes and not _confirmed(session, seen):
             return Exit.INTERRUPTED
     return converge_and_show(session, output)
 

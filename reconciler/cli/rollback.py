@@ -97,7 +97,10 @@ def rollback(
         at=SystemClock().now(),
     )
     code = converge_and_show(session, output, rollback=override)
-    changes = _spec_changes(session, {key: want.value for key, want in goal.wanted.items()})
+    wanted = {key: want.value for key, want in goal.wanted.items()}
+    changes = (
+        {} if _is_what_the_spec_says(status, generation, wanted) else _spec_changes(session, wanted)
+    )
     if changes and code == Exit.DONE:
         _make_permanent(session, changes, write=write_spec)
     return code
@@ -156,6 +159,16 @@ def _parent_commit(session: Session) -> Pins:
         else None
     )
     return Pins(git="HEAD~1", docker=docker)
+
+
+def _is_what_the_spec_says(
+    status: EnvironmentStatus, generation: int, wanted: dict[str, str | None]
+) -> bool:
+    """Whether the spec, as it was last resolved, asks for that very release."""
+    resolved = status.resolved
+    if resolved is None or resolved.generation != generation or status.held:
+        return False
+    return {key: want.value for key, want in resolved.goal.wanted.items()} == wanted
 
 
 def _spec_changes(session: Session, vector: dict[str, str | None]) -> dict[str, str]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from reconciler.audit.journal import Journal
 from reconciler.core.certificate import CheckVerdict
 from reconciler.core.clock import Clock
 from reconciler.core.conditions import Reason
@@ -20,6 +19,9 @@ from reconciler.core.redact import Redactor
 from reconciler.core.spec import Spec
 from reconciler.core.status import Failure, Run
 from reconciler.targets.base import TargetMap
+
+if TYPE_CHECKING:
+    from reconciler.audit.journal import Journal
 
 #: Announces a crash point of an effect. Does nothing outside tests.
 Probe = Callable[[CrashPoint, str], None]
