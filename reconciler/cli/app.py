@@ -37,7 +37,7 @@ COMMANDS = {
     "rollback": Command("rollback", "The emergency command: back to the last known good state."),
     "status": Command("status", "Show where environments stand now."),
     "points": Command("status", "List the states one can go back to."),
-    "history": Command("history", "Tell what happened: runs, phases, effects."),
+    "history": Command("status", "Tell what happened: runs, phases, effects."),
     "resume": Command("decisions", "Go on after a human has acted."),
     "suspend": Command("decisions", "Keep an environment from being changed."),
     "approve": Command("decisions", "Let a waiting run go on."),
