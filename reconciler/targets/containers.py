@@ -203,9 +203,10 @@ def _ignores_stop(info: Mapping[str, Any]) -> bool:
         status = (process / "status").read_text(encoding="utf-8", errors="replace")
     except (OSError, KeyError, ValueError):
         return False
-    caught = re.search(r"^SigCgt:\s*([0-9a-f]+)$", status, re.MULTILINE)
-    # The first process of a namespace is not killed by a signal it does not handle.
-    return caught is not None and not int(caught[1], 16) >> (number - 1) & 1
+    masks = re.findall(r"^Sig(?:Cgt|Blk):\s*([0-9a-f]+)$", status, re.MULTILINE)
+    # The first process of a namespace is not killed by a signal it does not handle. One that blocks a signal waits
+    # for it (sigwait, signalfd), as `docker-init` does.
+    return bool(masks) and not any(int(mask, 16) >> (number - 1) & 1 for mask in masks)
 
 
 def _facts(service: str, containers: Sequence[Container], done: frozenset[str]) -> list[Fact]:
@@ -223,6 +224,12 @@ def _facts(service: str, containers: Sequence[Container], done: frozenset[str]) 
             value=worst(COMPLETED if each.id in done else each.state for each in containers),
         ),
     ]
+
+
+def about(services: Iterable[str], facts: Iterable[Fact]) -> list[Fact]:
+    """The facts of some services."""
+    prefixes = tuple(f"docker.service.{name}." for name in services)
+    return [fact for fact in facts if fact.key.startswith(prefixes)]
 
 
 def _one(values: Sequence[str]) -> str:
