@@ -22,7 +22,7 @@ class CheckVerdict(BaseModel):
         detail: What was seen, in one line.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     name: str
     kind: str
@@ -33,7 +33,7 @@ class CheckVerdict(BaseModel):
 class CertifiedFact(BaseModel):
     """One fact, wanted and observed equal."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     key: str
     value: str | None
@@ -53,7 +53,7 @@ class Recovery(BaseModel):
         missed: The names of targets that were not met.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     total: float
     restored: float
@@ -78,7 +78,7 @@ class Certificate(BaseModel):
         recovery: How long it took.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     environment: str
     run: str

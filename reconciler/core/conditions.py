@@ -66,7 +66,7 @@ class Condition(BaseModel):
         last_transition: When the status last changed (UTC).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     type: ConditionType
     status: Status

@@ -32,7 +32,7 @@ class Comparison(BaseModel):
         why: Why it is unknown.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     key: str
     verdict: Verdict
@@ -46,7 +46,7 @@ class Comparison(BaseModel):
 class Drift(BaseModel):
     """The whole comparison, in target order."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     facts: tuple[Comparison, ...]
 

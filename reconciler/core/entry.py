@@ -44,7 +44,7 @@ class Outcome(StrEnum):
 class Entry(BaseModel):
     """One entry. `body` is JSON whose shape depends on the kind; `core.projection` is the reader of all of them."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     environment: str
     at: datetime

@@ -28,7 +28,7 @@ class Step(BaseModel):
         downtime: Expected seconds of outage caused by it; 0 when none.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     phase: Phase
     target: str
@@ -51,7 +51,7 @@ class Step(BaseModel):
 class Plan(BaseModel):
     """Steps in the order in which they will be applied."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     steps: tuple[Step, ...] = ()
 
