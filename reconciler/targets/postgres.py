@@ -39,6 +39,7 @@ from reconciler.targets.pg.driver import (
     Server,
     Snapshot,
     Stored,
+    doing,
 )
 from reconciler.targets.pg.outside import already_done, half_built_index
 
@@ -101,13 +102,7 @@ class PostgresDriver:
 
     def server(self) -> Server:
         """Whether the server can be written to."""
-        (row,) = self.query(texts.READ_SERVER)
-        problems = []
-        if row["standby"]:
-            problems.append("The connection string leads to a standby, which is read-only.")
-        elif row["read_only"]:
-            problems.append("The database is in read-only mode.")
-        return Server(int(str(row["version"])), tuple(problems))
+        return texts.server(self.query(texts.READ_SERVER)[0])
 
     def busy(self, tag: str) -> bool:
         """Whether a session of that application name is still at work."""
@@ -154,7 +149,7 @@ class PostgresDriver:
         Returns:
             False when the history already says so.
         """
-        with self._session(tag, _doing(script)) as session:
+        with self._session(tag, doing(script)) as session:
             session.run("BEGIN")
             session.run(texts.limits_sql(limits, tag))
             if self._already(session, script):
@@ -186,10 +181,10 @@ class PostgresDriver:
         self, script: Script, limits: Limits, tag: str, context: ApplyContext
     ) -> bool:
         """One statement that cannot run in a transaction, then the history row; not atomic, but can be resumed."""
-        with self._session(tag, _doing(script)) as session:
+        with self._session(tag, doing(script)) as session:
             session.run(texts.session_limits_sql(limits))
             if not session.rows(f"SELECT pg_catalog.pg_try_advisory_lock({ADVISORY_LOCK}) AS free")[0]["free"]:
-                raise sqlstate.translate(sqlstate.LOCK_TAKEN, "the lock is taken", _doing(script))
+                raise sqlstate.translate(sqlstate.LOCK_TAKEN, "the lock is taken", doing(script))
             session.run("BEGIN")
             if self._already(session, script):
                 return False
@@ -249,7 +244,7 @@ class PostgresDriver:
     # --- how ------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _session(self, tag: str, doing: str) -> Iterator[_Session]:
+    def _session(self, tag: str, what: str) -> Iterator[_Session]:
         """A session that is closed in any case; what psycopg raises inside comes out as ours."""
         try:
             connection = psycopg.connect(
@@ -266,7 +261,7 @@ class PostgresDriver:
         try:
             yield session
         except psycopg.Error as exc:
-            raise _translated(exc, doing) from exc
+            raise _translated(exc, what) from exc
         finally:
             connection.close()
 
@@ -364,24 +359,19 @@ def _text(value: object) -> str | None:
     return None if value is None else str(value)
 
 
-def _doing(script: Script) -> str:
-    verb = "Taking down" if script.direction == "down" else "Applying"
-    return f"{verb} migration {script.version}"
-
-
-def _translated(exc: psycopg.Error, doing: str) -> ReconcilerError:
+def _translated(exc: psycopg.Error, what: str) -> ReconcilerError:
     """Before a commit is sent the outcome is known: a lost connection undoes all."""
     if exc.sqlstate:
-        return sqlstate.translate(exc.sqlstate, exc.diag.message_primary, doing)
+        return sqlstate.translate(exc.sqlstate, exc.diag.message_primary, what)
     if isinstance(exc, psycopg.OperationalError | psycopg.InterfaceError):
         return TargetUnavailableError(
-            f"{doing} failed: the connection was lost; nothing was changed.", retry_after=1.0
+            f"{what} failed: the connection was lost; nothing was changed.", retry_after=1.0
         )
-    return StepFailedError(f"{doing} failed in the client ({type(exc).__name__}).")
+    return StepFailedError(f"{what} failed in the client ({type(exc).__name__}).")
 
 
 def _failed_script(exc: psycopg.Error, script: Script) -> ReconcilerError:
-    return _translated(exc, f"{_doing(script)} ({script.where}{_line(exc, script)})")
+    return _translated(exc, f"{doing(script)} ({script.where}{_line(exc, script)})")
 
 
 def _failed_rehearsal(exc: psycopg.Error, script: Script, verdict: str) -> ReconcilerError:

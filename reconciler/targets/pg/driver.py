@@ -93,6 +93,11 @@ class Rehearsal:
     after_undo: Sequence[Row] | None
 
 
+def doing(script: Script) -> str:
+    """What running a script is called in messages."""
+    return f"{'Taking down' if script.direction == 'down' else 'Applying'} migration {script.version}"
+
+
 class Driver(Protocol):
     """One way to a PostgreSQL database. All methods translate foreign errors into ours."""
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from reconciler.core.migrations import is_version
 from reconciler.core.sqlsplit import stored, unwrapped
 from reconciler.targets.pg import sqlstate
-from reconciler.targets.pg.driver import ADVISORY_LOCK, Limits, Script
+from reconciler.targets.pg.driver import ADVISORY_LOCK, Limits, Row, Script, Server
 
 HISTORY = "supabase_migrations.schema_migrations"
 #: The md5 is taken over what `core.migrations.fingerprint` takes of a file.
@@ -24,6 +24,20 @@ SELECT pg_catalog.current_setting('server_version_num')::int AS version,
        pg_catalog.pg_is_in_recovery() AS standby,
        pg_catalog.current_setting('transaction_read_only') = 'on' AS read_only,
        pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMP') AS temp"""
+
+
+def server(row: Row) -> Server:
+    """What the answer to `READ_SERVER` means."""
+    problems = []
+    if row["standby"]:
+        problems.append("The database is a standby, which is read-only.")
+    elif row["read_only"]:
+        problems.append("The database is in read-only mode.")
+    elif not row["temp"]:
+        problems.append("The role may not make temporary tables, which the dry run needs.")
+    return Server(int(str(row["version"])), tuple(problems))
+
+
 #: Text forms that do not depend on the session, so that a dump and its reading back agree.
 PLAIN_FORMS = """
 SET LOCAL DateStyle = ISO; SET LOCAL IntervalStyle = postgres; SET LOCAL TimeZone = UTC;
@@ -209,6 +223,7 @@ CREATE TEMP TABLE reconciler_catalog (step int, kind text, id oid, sub int, sche
 def snapshot_sql(step: int) -> str:
     """Writes down what exists now: tables and columns with all that tells a loss, other objects by name."""
     return f"""
+INSERT INTO {_CATALOG} (step, kind, id, sub) VALUES ({step}, 'step', 0, 0);
 INSERT INTO {_CATALOG}
 SELECT {step}, CASE c.relkind WHEN 'm' THEN 'materialized view' WHEN 'f' THEN 'foreign table' ELSE 'table' END,
        c.oid, 0, n.nspname, c.relname, NULL, NULL, c.reltuples, pg_catalog.pg_table_size(c.oid),
