@@ -23,6 +23,8 @@ BUILD_TIMEOUT = 3600.0
 _RACE_TRIES = 3
 #: Fields by which a service shares the namespaces of another one's container.
 _NAMESPACES = ("network_mode", "ipc", "pid")
+#: Fields whose meaning Compose carries out while it starts a service.
+_COMPOSE_STARTS = ("post_start", "pre_stop", "provider", "models")
 
 Service = Mapping[str, Any]
 
@@ -78,6 +80,22 @@ class Rendering:
         rules = spec.get("depends_on") or {}
         names |= {name for name, rule in rules.items() if rule.get("restart")}
         return sorted(names & set(self.services))
+
+    def needs_compose(self, service: str) -> bool:
+        """Whether only Compose can start a service: it puts files into the container, or runs hooks, as it does."""
+        spec = self.services[service]
+        inline = {
+            name
+            for kind in ("secrets", "configs")
+            for name, each in (self.document.get(kind) or {}).items()
+            if isinstance(each, dict) and ("content" in each or "environment" in each)
+        }
+        used = {
+            str(each.get("source") if isinstance(each, dict) else each)
+            for kind in ("secrets", "configs")
+            for each in spec.get(kind) or ()
+        }
+        return bool(used & inline) or any(spec.get(key) for key in _COMPOSE_STARTS)
 
     @cached_property
     def shares_namespaces(self) -> frozenset[str]:
@@ -205,23 +223,44 @@ class Compose:
         """Compose's version."""
         return self._command.ask(["version", "--short"], timeout=RENDER_TIMEOUT).strip()
 
+    def create(
+        self, services: Iterable[str], progress: Callable[[str], None], *, timeout: float
+    ) -> None:
+        """Recreates containers that are not as configured, without building, pulling or starting anything.
+
+        The project's real files are used, not the rendered project: the working tree stands at the wanted commit when
+        this is called, and only so do the containers carry the labels by which other tools (and a plain
+        `docker compose`) find the project's files. Services these depend on are named to Compose too: `--no-deps` would
+        leave `depends_on` out of the config hash.
+
+        Raises:
+            StepFailedError: Compose could not make one of them.
+            TransientError: The engine cannot be reached.
+        """
+        self._up(["--no-start"], services, progress, timeout=timeout)
+
     def up(
         self, services: Iterable[str], progress: Callable[[str], None], *, timeout: float
     ) -> None:
-        """Brings services to their configuration, without building, pulling or touching any other.
-
-        The project's real files are used, not the rendered project: the working tree stands at the wanted commit when
-        this is called, and only so do the containers carry the labels that other tools (and a plain `docker compose`)
-        find the project's files by. `--no-deps` keeps Compose from starting completed one-shot services again.
+        """Like `create`, and lets Compose start them, with all they depend on.
 
         Raises:
             StepFailedError: Compose could not start one of them.
             TransientError: The engine cannot be reached.
         """
-        arguments = [*self._options(self.root), "up", "--detach", "--no-build", "--pull", "never"]
-        arguments += ["--no-deps", "--no-color", "--quiet-pull", *sorted(services)]
+        self._up(["--detach"], services, progress, timeout=timeout)
+
+    def _up(
+        self,
+        how: Sequence[str],
+        services: Iterable[str],
+        progress: Callable[[str], None],
+        *,
+        timeout: float,
+    ) -> None:
+        arguments = [*self._options(self.root), "up", *how, "--no-build", "--pull", "never"]
+        arguments += ["--no-color", *sorted(services)]
         lines: list[str] = []
-        status = 0
         for attempt in range(_RACE_TRIES):
             status, lines = self._command.follow(arguments, progress, timeout=timeout)
             if status == 0:
@@ -231,7 +270,7 @@ class Compose:
                 break
             if not is_race(lines) or attempt == _RACE_TRIES - 1:
                 break
-        raise self._command.step_failure(lines, "Compose could not start the services")
+        raise self._command.step_failure(lines, "Compose could not bring up the services")
 
     def build(
         self,

@@ -11,6 +11,7 @@ import re
 import signal
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,7 +30,6 @@ from reconciler.targets.docker_host import POOL, DockerHost
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import docker
 
 STARTING, UNHEALTHY, RESTARTING = "starting", "unhealthy", "restarting"
 PAUSED, CREATED, DEAD = "paused", "created", "dead"
@@ -164,6 +164,49 @@ class Containers:
             return frozenset()
         return frozenset(key for key, traits in self.traits(ended).items() if traits.one_shot)
 
+    def stop(self, container: Container) -> None:
+        """Stops one with its own grace period; one that is gone is stopped."""
+        from docker.errors import NotFound
+
+        api = self._host.client().api
+        traits = self.traits([container]).get(container.id)
+        # A negative grace period waits for ever
+        grace = int(traits.grace) if traits and traits.grace >= 0 else None
+        with self._host.errors(f"stop {container.name}", changing=True), suppress(NotFound):
+            if container.state == PAUSED:
+                api.unpause(container.id)
+            api.stop(container.id, timeout=grace)
+
+    def start(self, container: Container) -> None:
+        """Starts one."""
+        with self._host.errors(f"start {container.name}", changing=True):
+            self._host.client().api.start(container.id)
+
+    def remove(self, container: Container) -> None:
+        """Removes one that does not run; its anonymous volumes stay. One that is gone is removed."""
+        from docker.errors import NotFound
+
+        with self._host.errors(f"remove {container.name}", changing=True), suppress(NotFound):
+            self._host.client().api.remove_container(container.id)
+
+    def rename(self, container: Container, name: str) -> None:
+        """Gives one another name."""
+        with self._host.errors(f"rename {container.name}", changing=True):
+            self._host.client().api.rename(container.id, name)
+
+    def log(self, container: Container, lines: int, *, timestamps: bool = False) -> str | None:
+        """The last lines it wrote; None when its logging driver cannot be read from, or it is gone."""
+        from docker.errors import APIError
+
+        with self._host.errors(f"read the log of {container.name}"):
+            try:
+                data = self._host.client().api.logs(
+                    container.id, stdout=True, stderr=True, timestamps=timestamps, tail=lines
+                )
+            except APIError:
+                return None
+        return bytes(data).decode("utf-8", "replace")
+
     @staticmethod
     def parallel(function: Callable[[_T], _R], items: Sequence[_T]) -> Sequence[_R]:
         """Calls a function for each item at the same time; the first exception wins, after all are done."""
@@ -171,10 +214,6 @@ class Containers:
             return [function(item) for item in items]
         with ThreadPoolExecutor(max_workers=min(len(items), POOL)) as pool:
             return [future.result() for future in [pool.submit(function, item) for item in items]]
-
-    def client(self) -> docker.DockerClient:
-        """The SDK's client."""
-        return self._host.client()
 
     def ignores_stop(self, containers: Sequence[Container]) -> frozenset[str]:
         """Services whose first process has no handler for the signal that stops it, so that it costs its whole grace.

@@ -1,8 +1,8 @@
 """The docker target: the containers of one Compose project, their images and the volumes restored for them.
 
 The engine builds it from `spec.docker`. Looking is in `docker_observe`, turning pins into wanted facts in
-`docker_resolve`, planning in `docker_plan`, preparations in `docker_capture`, what touches production in
-`docker_touch`; volumes are the store's. Compose is driven through its command (`compose`), the rest through the SDK.
+`docker_resolve`, planning in `docker_plan`, applying in `docker_capture`, `docker_stop` and `docker_start`; volumes are
+the store's. Compose is driven through its command (`compose`), the rest through the SDK.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from reconciler.targets.docker_host import DockerHost
 from reconciler.targets.docker_memory import Memory
 from reconciler.targets.docker_observe import Observer
 from reconciler.targets.docker_resolve import Resolver, now_of
-from reconciler.targets.docker_touch import Changes
+from reconciler.targets.docker_start import Start
+from reconciler.targets.docker_stop import Stop
 from reconciler.targets.images import Images
 
 if TYPE_CHECKING:
@@ -128,8 +129,8 @@ class DockerTarget:
             render=self._render,
             redact=self._redactor.text,
         )
-        changes = Changes(
-            host,
+        stop = Stop(self._containers, self._images, facts=self._observer.facts)
+        start = Start(
             self._containers,
             self._images,
             self._compose,
@@ -146,9 +147,9 @@ class DockerTarget:
             "check-archive": self._check_archive,
             "backup-volume": self._back_up,
             "restore-volume": self._restore,
-            "stop": changes.stop,
-            "retag": changes.retag,
-            "up": changes.up,
+            "stop": stop.stop,
+            "retag": stop.retag,
+            "up": start.up,
         }
 
     def observe(self) -> Sequence[Fact]:

@@ -79,17 +79,10 @@ class Preparations:
         return Applied(artifacts=saved, note=f"{len(found)} containers")
 
     def _log(self, container: Container) -> bytes:
-        from docker.errors import APIError
-
-        with self._host.errors(f"read the log of {container.name}"):
-            try:
-                data = self._containers.client().api.logs(
-                    container.id, stdout=True, stderr=True, timestamps=True, tail=_LOG_LINES
-                )
-            except APIError as exc:  # a logging driver that cannot be read from
-                return f"The log cannot be read: {exc.explanation}\n".encode()
-        text = bytes(data)[-_LOG_BYTES:].decode("utf-8", "replace")
-        return self._redact(text).encode()
+        text = self._containers.log(container, _LOG_LINES, timestamps=True)
+        if text is None:
+            return b"The log cannot be read from the engine.\n"
+        return self._redact(text[-_LOG_BYTES:]).encode()
 
     def preflight(self, step: Step, context: ApplyContext) -> Applied:
         """Checks images, room, versions, and that the working tree is what the commit says.
@@ -122,7 +115,7 @@ class Preparations:
         return Applied(note="; ".join(note for note in notes if note))
 
     def _versions(self) -> str:
-        api = str(self._containers.client().api.api_version)
+        api = str(self._host.client().api.api_version)
         if tuple(int(part) for part in api.split(".")) < _OLDEST_API:
             raise PreflightError(
                 f"The Docker engine is too old (API {api}).", hint="Use 19.03 or newer."
@@ -137,7 +130,7 @@ class Preparations:
         if not self._host.local:
             return ""
         with self._host.errors("read the engine's information"):
-            folder = Path(str(self._containers.client().api.info().get("DockerRootDir", "/")))
+            folder = Path(str(self._host.client().api.info().get("DockerRootDir", "/")))
         try:
             free = shutil.disk_usage(folder).free
         except OSError:

@@ -25,6 +25,7 @@ class ServiceMaterial(_Frozen):
         no_cache: Whether it is built without the layer cache.
         shares: Other services started from the same reference: they get the same image.
         depends_on: Condition by service.
+        needs_compose: Only Compose can start it (inline secrets and configs, hooks).
         follows: Services whose containers it shares: it is recreated with them.
         volumes: Engine names of the volumes it mounts.
         best_effort: It was not well when the vector was captured: brought up, not waited for.
@@ -36,6 +37,7 @@ class ServiceMaterial(_Frozen):
     no_cache: bool = False
     shares: tuple[str, ...] = ()
     depends_on: Mapping[str, str] = Field(default_factory=dict)
+    needs_compose: bool = False
     follows: tuple[str, ...] = ()
     volumes: tuple[str, ...] = ()
     best_effort: bool = False

@@ -13,6 +13,7 @@ from typing import cast
 from pydantic import JsonValue
 
 from reconciler.core.facts import (
+    COMPLETED,
     GIT_COMMIT,
     GIT_DIRTY,
     HEALTHY,
@@ -121,7 +122,11 @@ def change(observed: Observation, goal: Goal, pinned: Iterable[str]) -> Change:
     bare = Change(materials, observed, goal)
     volumes = tuple(name for name in materials.volumes if bare.differs(volume_restored(name)))
     database = any(bare.differs(key) for key in goal.wanted if target_of(key) == "database")
-    quiet = frozenset(pinned) & set(materials.services) if database else frozenset()
+    quiet = frozenset(
+        name
+        for name in pinned
+        if database and name in materials.services and bare.state(name) != COMPLETED
+    )
     found = replace(bare, volumes=volumes, quiet=quiet)
     recreated = {name for name in materials.services if _recreated(found, name)}
     while more := _following(materials.services, recreated) - recreated:
@@ -347,20 +352,32 @@ def _start(found: Change) -> list[Step]:
     services, goal = found.materials.services, found.goal
     if not found.affected and not found.gone:
         return []
+    around = _with_dependencies(found.affected, services)
     args: dict[str, JsonValue] = {
         "services": list(found.affected),
         "remove": list(found.gone),
         "wait": {
             name: state for name in found.affected if (state := goal.value(service_state(name)))
         },
-        "images": {
-            services[name].reference: goal.value(service_image(name)) for name in found.affected
-        },
+        "needs": {name: dict(services[name].depends_on) for name in around},
+        "by_compose": [name for name in found.affected if services[name].needs_compose],
+        # Compose looks at what they depend on as well, and would recreate what names another image by now.
+        "images": {services[name].reference: goal.value(service_image(name)) for name in around},
     }
     words = f"start {_names(found.affected)}" if found.affected else ""
     if found.gone:
         words += f"{', ' if words else ''}remove {_names(found.gone)}"
     return [_touch(Phase.START, "up", ALL, words, args, downtime=_START if found.affected else 0)]
+
+
+def _with_dependencies(names: Iterable[str], services: Mapping[str, ServiceMaterial]) -> list[str]:
+    around, new = set(names), set(names)
+    while new:
+        new = {
+            other for name in new for other in services[name].depends_on if other in services
+        } - around
+        around |= new
+    return sorted(around)
 
 
 def _names(names: Iterable[str]) -> str:

@@ -284,6 +284,7 @@ class Resolver:
             no_cache=bool(pin and pin.no_cache),
             shares=shares if owners.get(reference) == name else (),
             depends_on=self.rendering.depends_on(name),
+            needs_compose=self.rendering.needs_compose(name),
             follows=tuple(self.rendering.follows(name)),
             volumes=tuple(sorted(self.rendering.mounted(name))),
             best_effort=name in pins.best_effort,

@@ -225,12 +225,15 @@ class GitTarget:
         note = check_out(self.repository, move, self._protected, context)
         facts = self._look()
         values = {fact.key: fact for fact in facts}
-        if values[GIT_COMMIT].value != arguments.commit or values[GIT_DIRTY].value != CLEAN:
-            found = values[GIT_DIRTY].detail or values[GIT_COMMIT].detail
+        if values[GIT_COMMIT].value != arguments.commit:
             raise StepFailedError(
-                f"After the checkout {self._root} is not at {arguments.commit[:9]}: {found}.",
+                f"After the checkout {self._root} is at {values[GIT_COMMIT].detail}: "
+                "somebody else moved HEAD.",
                 hint="Find out who works in this tree, then resume.",
             )
+        if values[GIT_DIRTY].value != CLEAN:
+            # Line ends that only new attributes change are such a case; a checkout by Git is no cleaner.
+            note += f"; differs from the commit: {values[GIT_DIRTY].detail}"
         return Applied(facts=facts, note=note)
 
 

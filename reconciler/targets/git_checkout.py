@@ -17,7 +17,7 @@ import os
 import shutil
 import stat
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reconciler.core.crashpoints import CrashPoint
@@ -41,6 +41,8 @@ from reconciler.targets.shared.repository import Repository
 
 #: Above this many files the whole file system is synced at once instead of each of them.
 _SYNC_ONE_BY_ONE = 500
+#: Versions of one file that are remembered while a checkout is under way; more come only from many kills.
+_VERSIONS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ def check_out(
         written = {"commit": f"{move.commit}\n", "branch": f"ref: {move.head_ref}\n"}
         await_head_unlocked(repository, context, written=written)
         index = goal_index(repository, move.commit, folder)
-        known = known_contents(repository, context.run, head)
+        known = replace(known_contents(repository, context.run, head), goal=True)
         found = survey(repository, index, protected, known)
         if found.foreign:
             raise StepFailedError(
@@ -140,9 +142,21 @@ def listed(paths: Sequence[str], most: int = 5) -> str:
 
 def _note_before(repository: Repository, move: Move, run: str, stage: Path, found: Survey) -> None:
     before = read_note(repository)
-    placed = dict(before.placed) if before else {}
-    placed |= {path: Identity.of((stage / path).lstat()) for path in found.writes}
-    write_note(repository, UnderWay(run=run, start=move.start, goal=move.commit, placed=placed))
+    vouched = dict(before.vouched) if before else {}
+    for path in (*found.deletes, *found.writes):
+        # Both versions: whichever a kill leaves, the next survey knows it.
+        versions = [_identity(repository.root / path), _identity(stage / path)]
+        both = [*vouched.get(path, ()), *(one for one in versions if one)]
+        vouched[path] = list(dict.fromkeys(both))[-_VERSIONS:]
+    write_note(repository, UnderWay(run=run, start=move.start, goal=move.commit, vouched=vouched))
+
+
+def _identity(path: Path) -> Identity | None:
+    try:
+        info = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return None if stat.S_ISDIR(info.st_mode) else Identity.of(info)
 
 
 def _place(root: Path, stage: Path, found: Survey, context: ApplyContext) -> None:
@@ -162,7 +176,17 @@ def _place(root: Path, stage: Path, found: Survey, context: ApplyContext) -> Non
         done += 1
     if done == half:  # nothing to do on disk: HEAD alone moves
         context.at(CrashPoint.MID_EFFECT)
-    _sync(sorted({(root / path).parent for path in (*found.deletes, *found.writes)}))
+    _sync(sorted({_folder_of(root, path) for path in (*found.deletes, *found.writes)}))
+
+
+def _folder_of(root: Path, path: str) -> Path:
+    """The innermost folder on the way to a path that is one now; others were pruned or replaced."""
+    folder = root
+    for part in path.split("/")[:-1]:
+        if (folder / part).is_symlink() or not (folder / part).is_dir():
+            break
+        folder /= part
+    return folder
 
 
 def _prune(root: Path, deleted: Iterable[str]) -> None:
@@ -254,10 +278,8 @@ def _sync(paths: Sequence[Path]) -> None:
         os.sync()
         return
     for path in paths:
-        # A folder may have been pruned; its parent was synced then.
-        with contextlib.suppress(FileNotFoundError):
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

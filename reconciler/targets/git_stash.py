@@ -51,7 +51,7 @@ def known_contents(repository: Repository, run: str, head: str) -> Known:
     note = read_note(repository)
     if note is None or head not in {note.start, note.goal}:
         return Known(trees=trees)
-    return Known(trees=[*trees, differences(repository, head, note.goal)], placed=note.placed)
+    return Known(trees=[*trees, differences(repository, head, note.goal)], vouched=note.vouched)
 
 
 def find_stashes(repository: Repository, run: str, head: str) -> list[Stash]:

@@ -18,6 +18,7 @@ import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from reconciler.core.errors import StepFailedError
 from reconciler.targets.shared.git_objects import EXECUTABLE, FILE, SYMLINK
@@ -25,24 +26,24 @@ from reconciler.targets.shared.git_status import Change, Content, Status
 from reconciler.targets.shared.repository import Repository
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Which file on disk this is; a rename keeps all three.
+class Identity(NamedTuple):
+    """Which version of a file on disk this is; a rename keeps it, a later change does not.
+
+    It stands where contents could not be compared: an interrupted checkout may leave a
+    `.gitattributes` of one commit beside files of the other.
 
     Attributes:
-        inode: Inode number.
         modified: Time of its last change, nanoseconds.
         size: Bytes.
     """
 
-    inode: int
     modified: int
     size: int
 
     @classmethod
     def of(cls, info: os.stat_result) -> Identity:
         """The identity of what was looked at."""
-        return cls(info.st_ino, info.st_mtime_ns, info.st_size)
+        return cls(info.st_mtime_ns, info.st_size)
 
 
 #: How a commit or stash differs from HEAD: (what HEAD has, what it has) by path.
@@ -55,11 +56,14 @@ class Known:
 
     Attributes:
         trees: Commits and stashes, each as its differences from HEAD.
-        placed: Files an interrupted checkout of ours has put in place.
+        vouched: Files an interrupted checkout of ours has put in place, or had found to be known.
+        goal: A tracked file that is already as the goal has it counts as known, not as changed by
+            the user; so it is right before the files are replaced. (An untracked one always does.)
     """
 
     trees: Sequence[Tree] = ()
-    placed: Mapping[str, Identity] = field(default_factory=dict)
+    vouched: Mapping[str, Sequence[Identity]] = field(default_factory=dict)
+    goal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,7 @@ def goal_index(repository: Repository, commit: str, folder: Path) -> Path:
         # With its times: Git distrusts entries as young as the index file itself.
         shutil.copy2(own, index)
     repository.git.ask(
-        f"read the tree of {commit[:9]}", "read-tree", "--reset", commit, index=index
+        f"read the tree of {commit[:9]}", "read-tree", "--reset", "-i", commit, index=index
     )
     return index
 
@@ -234,7 +238,7 @@ class _Look:
             if self.on_disk(path) and (not unchanged or path in hidden):
                 suspects.add(path)
         contents = _contents(
-            self.repository, sorted(suspects - unknown), self.known.placed, self.width
+            self.repository, sorted(suspects - unknown), self.known.vouched, self.width
         )
         for path, content in contents.items():
             if content is None or not self._explains(path, content):
@@ -247,8 +251,10 @@ class _Look:
         if path in self.real.changes:
             candidates.append(self.real.changes[path].head)
         if path in self.goal.changes:
-            candidates += [self.goal.changes[path].head, self.goal.changes[path].index]
-        return content == PLACED or any(same(one, content) for one in candidates)
+            candidates.append(self.goal.changes[path].head)
+            if self.known.goal or not self.tracked(path):
+                candidates.append(self.goal.changes[path].index)
+        return content == VOUCHED or any(same(one, content) for one in candidates)
 
     def in_the_way(self, writes: Iterable[str], deleted: Collection[str]) -> set[str]:
         """Files that stand where the goal has a folder, or in a folder where the goal has a file."""
@@ -272,22 +278,25 @@ class _Look:
         }
 
 
-#: Stands for the content of a file an interrupted checkout of ours has put in place.
-PLACED = Content("placed", "")
+#: Stands for the content of a file that an interrupted checkout of ours vouches for.
+VOUCHED = Content("vouched", "")
 
 
 def _contents(
-    repository: Repository, paths: Sequence[str], placed: Mapping[str, Identity], width: int
+    repository: Repository,
+    paths: Sequence[str],
+    vouched: Mapping[str, Sequence[Identity]],
+    width: int,
 ) -> dict[str, Content | None]:
-    """What stands at each path: as Git would record it, PLACED, nothing, or None for what Git cannot record."""
+    """What stands at each path: as Git would record it, VOUCHED, nothing, or None for what Git cannot record."""
     found: dict[str, Content | None] = {}
     regular: dict[str, str] = {}
     for path in paths:
         info = _lstat(repository.root, path)
         if info is None or stat.S_ISDIR(info.st_mode):
             found[path] = Content("000000", "0" * width)
-        elif placed.get(path) == Identity.of(info):
-            found[path] = PLACED
+        elif Identity.of(info) in vouched.get(path, ()):
+            found[path] = VOUCHED
         elif stat.S_ISLNK(info.st_mode):
             # `Path.readlink` would tidy the target up.
             target = os.fsencode(os.readlink(repository.root / path))  # noqa: PTH115

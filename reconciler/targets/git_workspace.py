@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -35,21 +35,23 @@ class UnderWay:
         run: The run that began it.
         start: Full id HEAD stood on.
         goal: Full id it goes to.
-        placed: The files to be put in place, by path; a rename keeps their identity.
+        vouched: By path, the files it found and may replace, and those it puts in their place.
     """
 
     run: str
     start: str
     goal: str
-    placed: Mapping[str, Identity] = field(default_factory=dict)
+    vouched: Mapping[str, Sequence[Identity]] = field(default_factory=dict)
 
 
 def read_note(repository: Repository) -> UnderWay | None:
     """The note of an interrupted checkout; None when there is none, or it cannot be ours."""
     try:
         data = json.loads(_note(repository).read_bytes())
-        placed = {path: Identity(*numbers) for path, numbers in data.pop("placed").items()}
-        return UnderWay(**data, placed=placed)
+        vouched = {
+            path: [Identity(*pair) for pair in pairs] for path, pairs in data.pop("vouched").items()
+        }
+        return UnderWay(**data, vouched=vouched)
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError, AttributeError):
@@ -58,12 +60,7 @@ def read_note(repository: Repository) -> UnderWay | None:
 
 def write_note(repository: Repository, note: UnderWay) -> None:
     """Stores the note durably, before the first file is replaced."""
-    data = asdict(note) | {
-        "placed": {
-            path: [identity.inode, identity.modified, identity.size]
-            for path, identity in note.placed.items()
-        }
-    }
+    data = asdict(note)
     target = _note(repository)
     fresh = target.with_suffix(".new")
     with fresh.open("w", encoding="ascii") as file:

@@ -96,6 +96,10 @@ class SupabaseDriver:
         self._api = ManagementApi(ref, token, api_url, transport)
         self._sql: Driver = PostgresDriver(dsn) if dsn else ApiDriver(self._api)
 
+    def close(self) -> None:
+        """Gives back the connections to the API."""
+        self._api.close()
+
     @property
     def direct(self) -> bool:
         """Whether SQL goes by a connection of our own."""

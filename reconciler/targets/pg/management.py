@@ -38,7 +38,7 @@ _OK, _BAD_REQUEST, _UNAUTHORIZED, _PAYMENT, _FORBIDDEN, _NOT_FOUND, _TOO_MANY = 
 _SERVER_ERROR = 500
 _SQL = re.compile(r"(?:ERROR|FATAL|PANIC):\s+([0-9A-Z]{5}):\s*([^\n]*)")
 #: The platform could not reach the database: the statement was not begun.
-_UNREACHED = ("ECONNREFUSED", "ENOTFOUND", "EHOSTUNREACH", "due to connection timeout")
+_UNREACHED = ("ECONNREFUSED", "ENOTFOUND", "EHOSTUNREACH")
 #: It was, and the connection broke.
 _BROKEN = ("ECONNRESET", "EPIPE", "ETIMEDOUT", "Connection terminated", "timeout")
 _NEVER_SENT = (
