@@ -19,7 +19,7 @@ from reconciler.sandbox.server import ApiServer
 from reconciler.sandbox.store import now_ms
 from reconciler.sandbox.supabase_api import SupabaseApi
 from reconciler.sandbox.supabase_history import create_history
-from reconciler.sandbox.supabase_state import Settings, new_state
+from reconciler.sandbox.supabase_state import Restore, Settings, new_state
 from tests.sandbox.practice import TOKEN, Caller, Served, caller
 from tests.support.waiting import wait_for
 
@@ -360,8 +360,9 @@ class TestMigrations:
         assert practice.ask.call("DELETE", MIGRATIONS, params={"gte": "1"}).status_code == 200
 
     def test_applies_records_and_rolls_back(self, practice: Practice) -> None:
-        for name in ("one", "two", "three"):
-            body = {"query": f"create table {name} (a int); select 1", "name": name}
+        shapes = {"one": "a int", "two": "a int primary key", "three": "a int references two"}
+        for name, columns in shapes.items():
+            body = {"query": f"create table {name} ({columns}); select 1", "name": name}
             response = self.apply(practice, **body, rollback=f"drop table {name}")
             assert response.status_code == 200
         listed = practice.ask.get(MIGRATIONS)
@@ -371,7 +372,7 @@ class TestMigrations:
         assert all(len(version) == 14 for version in versions)
         shown = practice.ask.get(f"{MIGRATIONS}/{versions[2]}")
         assert shown["rollback"] == ["drop table three"]
-        assert shown["statements"] == ["create table three (a int); select 1"]
+        assert shown["statements"] == ["create table three (a int references two); select 1"]
         undone = practice.ask.call("DELETE", MIGRATIONS, params={"gte": versions[1]})
         assert undone.status_code == 200
         assert [row["version"] for row in practice.ask.get(MIGRATIONS)] == versions[:1]
@@ -543,6 +544,23 @@ def test_a_killed_server_keeps_its_log_and_fails_an_open_restore(
     finally:
         served.kill()
     assert database not in (tmp_path / "state.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("finished", "walk"),
+    [
+        (None, {99: "ACTIVE_HEALTHY", 100: "RESTORING", 9999: "RESTORING"}),
+        (50, {50: "ACTIVE_HEALTHY", 100: "RESTORING", 299: "RESTORING", 300: "COMING_UP"}),
+        (900, {899: "RESTORING", 900: "COMING_UP", 1299: "COMING_UP", 1300: "ACTIVE_HEALTHY"}),
+    ],
+)
+def test_the_status_walks_with_time(finished: int | None, walk: dict[int, str]) -> None:
+    settings = Settings(restore_lag_ms=100, restoring_ms=200, coming_up_ms=400)
+    state = new_state(ref=REF, now=0, settings=settings)
+    state.restore = Restore(target=0, requested_at=0, finished_at=finished)
+    assert {now: state.status(now) for now in walk} == walk
+    state.restore.failed = True
+    assert state.status(10_000) == "RESTORE_FAILED"
 
 
 def test_a_ref_is_twenty_letters() -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
 from reconciler.core.errors import UsageError
@@ -15,7 +17,7 @@ from reconciler.sandbox.server import ApiServer
 from reconciler.sandbox.store import now_ms
 from reconciler.sandbox.vercel_api import VercelApi
 from reconciler.sandbox.vercel_state import Settings, new_state
-from tests.sandbox.practice import TOKEN, Caller, Served, caller
+from tests.sandbox.practice import TOKEN, Caller, Served, bearer, caller
 from tests.support.waiting import wait_for
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ class Production:
     releases: list[str]
     preview: str
     broken: str
+    server: ApiServer
 
     @property
     def project(self) -> str:
@@ -83,7 +86,7 @@ def production(tmp_path: Path, settings: Settings) -> Iterator[Production]:
     preview = api.deploy(sha="a" * 40, production=False)
     broken = api.deploy(sha="b" * 40, error="Command npm run build exited with 1")
     with ApiServer(api) as server, caller(server, "vercel") as client:
-        yield Production(api, client, server.url, releases, preview, broken)
+        yield Production(api, client, server.url, releases, preview, broken, server)
 
 
 def test_answers_who_owns_the_token(production: Production) -> None:
@@ -296,8 +299,37 @@ def test_a_failed_alias_leaves_a_mixture_and_every_way_out(production: Productio
     flat = ask.get(f"/v1/projects/{shown['id']}/promote/aliases")
     statuses = {item["alias"]: item["status"] for item in flat["aliases"]}
     assert statuses == dict.fromkeys(DOMAINS, "completed") | {DOMAINS[1]: "failed"}
-    assert production.rollback(goal).status_code == 201
+    assert production.promote(production.releases[-1]).status_code == 201, "the way back"
+    assert serving(production.settled()) == {production.releases[-1]}
+    assert production.rollback(goal).status_code == 201, "and the way there"
     assert serving(production.settled()) == {goal}
+
+
+def test_of_many_requests_at_once_one_takes_effect(production: Production) -> None:
+    production.caller.ask_control("PATCH", "/__settings", {"alias_delay_ms": 60_000})
+    path = f"{production.url}/v1/projects/omniops/rollback/"
+
+    def send(number: int) -> int:
+        goal = production.releases[number % 2]
+        return httpx.post(path + goal, headers=bearer(TOKEN), trust_env=False).status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        statuses = list(pool.map(send, range(24)))
+    effects = production.api.effects()
+    assert [effect.seq for effect in effects] == list(range(1, 13))
+    assert [effect.repeat for effect in effects].count(False) == 1
+    assert statuses.count(201) == statuses.count(409) == 12
+
+
+def test_forgets_connections_that_were_closed(production: Production) -> None:
+    def held() -> int:
+        server = production.server._server
+        assert server is not None
+        return len(server._open)
+
+    for _ in range(5):
+        httpx.get(f"{production.url}/v2/user", trust_env=False)
+    wait_for(lambda: held() <= 1, what="closed connections to be forgotten")
 
 
 def test_aliases_of_a_project_that_never_moved(production: Production) -> None:
