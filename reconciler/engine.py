@@ -11,9 +11,9 @@ from reconciler.audit.queries import certificate_of, status_of
 from reconciler.core.certificate import Certificate
 from reconciler.core.conditions import Reason
 from reconciler.core.entry import EntryKind
-from reconciler.core.phase import RUN_PHASES, Phase, Trigger
+from reconciler.core.phase import Phase, Trigger
 from reconciler.core.status import EnvironmentStatus, Override
-from reconciler.passes import Passes
+from reconciler.passes import Passes, accept
 from reconciler.setting import Setting, SpecSource
 
 
@@ -41,7 +41,7 @@ class Engine:
             ReconcilerError: Something cannot be read, and nothing was begun. (Inside a run, errors end in its status.)
         """
         with self.session(source.spec.name) as journal:
-            _accept(journal, source)
+            accept(journal, source)
             if resume is not None and journal.status.phase is Phase.STABLE and journal.status.held:
                 journal.write(
                     EntryKind.DECISION, Reason.RESUMED, {"decision": "released", "message": resume}
@@ -101,23 +101,3 @@ class Engine:
                 clock=setting.clock,
                 listeners=setting.listeners,
             )
-
-
-def _accept(journal: Journal, source: SpecSource) -> None:
-    """Records a changed spec: as the new generation, or, while a run is under way, as waiting its turn."""
-    status = journal.status
-    if source.digest == status.spec_digest:
-        return
-    body = {"digest": source.digest, "path": str(source.path), "text": source.text}
-    if status.phase in RUN_PHASES:
-        if source.digest != status.queued_digest:
-            journal.write(
-                EntryKind.DECISION, Reason.SPEC_QUEUED, {"decision": "spec-queued", **body}
-            )
-        return
-    journal.write(
-        EntryKind.DECISION,
-        Reason.SPEC_CHANGED,
-        {"decision": "spec-accepted", **body},
-        generation=status.generation + 1,
-    )

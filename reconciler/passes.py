@@ -22,6 +22,7 @@ from reconciler.core.decide import (
     changed_since_capture,
 )
 from reconciler.core.drift import compare
+from reconciler.core.entry import EntryKind
 from reconciler.core.errors import (
     LeaseLostError,
     LedgerError,
@@ -81,7 +82,7 @@ class Passes:
         if status.phase is Phase.APPROVE:
             return False
         if status.phase not in RUN_PHASES:
-            return self._begin(status)
+            return self._begin()
         work = self._work_of(status)
         try:
             return self._continue(work, status)
@@ -128,7 +129,7 @@ class Passes:
         return self._journal.status.phase in RUN_PHASES - {Phase.APPROVE}
 
     def _readable(self, work: Work) -> Observation:
-        """A look in which nothing that blocks is unknown; looked for again for a while before that counts as a failure."""
+        """A look in which nothing that blocks is unknown; taken again for a while before that counts as failure."""
 
         def blocks(observed: Observation) -> Fact | None:
             return blocking(work.run.goal, observed)
@@ -152,8 +153,12 @@ class Passes:
             work.clock.sleep(delay(attempt))
         raise AssertionError("unreachable")
 
-    def _begin(self, status: EnvironmentStatus) -> bool:
+    def _begin(self) -> bool:
         """An environment at rest: is there anything to do?"""
+        accept(
+            self._journal, self._source
+        )  # a spec that came while a run was under way has waited until now
+        status = self._journal.status
         spec = self._source.spec
         work = self._equipped(spec)
         if status.held and status.held.reason is Reason.REJECTED and self._resume is None:
@@ -247,7 +252,7 @@ class Passes:
             phase=self._journal.status.phase,
             reason=Reason.INTERNAL_ERROR,
             message=f"A bug in reconciler stopped this run ({type(exc).__name__}).",
-            hint=f"Look at the environment with `reconciler plan`, then `reconciler resume`. The traceback is in {path}.",
+            hint=f"Look with `reconciler plan`, then `reconciler resume`. The traceback is in {path}.",
         )
         return self._fail(work, failure)
 
@@ -274,3 +279,23 @@ class Passes:
                 probe=self._set.probe,
             )
         return self._work
+
+
+def accept(journal: Journal, source: SpecSource) -> None:
+    """Records a changed spec: as the new generation, or, while a run is under way, as waiting its turn."""
+    status = journal.status
+    if source.digest == status.spec_digest:
+        return
+    body = {"digest": source.digest, "path": str(source.path), "text": source.text}
+    if status.phase in RUN_PHASES:
+        if source.digest != status.queued_digest:
+            journal.write(
+                EntryKind.DECISION, Reason.SPEC_QUEUED, {"decision": "spec-queued", **body}
+            )
+        return
+    journal.write(
+        EntryKind.DECISION,
+        Reason.SPEC_CHANGED,
+        {"decision": "spec-accepted", **body},
+        generation=status.generation + 1,
+    )

@@ -306,3 +306,19 @@ def test_a_crash_in_the_middle_of_a_compensation_is_survived(tmp_path: Path) -> 
         assert status.phase is Phase.STABLE, at
         assert stage.world.vector() in (BAD_VECTOR, GOOD_VECTOR), at
         check_ledger(stage)
+
+
+def test_a_spec_that_comes_during_a_run_waits_its_turn(stage: Stage) -> None:
+    def crash(where: CrashPoint, effect: str) -> None:
+        if where is CrashPoint.RESULT_DURABLE and effect.endswith("stop/services"):
+            raise Crash
+
+    with pytest.raises(Crash):
+        stage.engine(crash).converge(source(GOOD))
+    newer = source({**GOOD, "deployment": "dpl_newer"})
+    status = stage.engine().converge(newer)
+    assert (status.phase, status.generation) == (Phase.STABLE, 2)
+    assert stage.world.vector() == ("good", "sha256:good", True, (1,), "dpl_newer")
+    assert [entry.body.get("decision") for entry in stage.entries()].count("spec-queued") == 1
+    assert stage.world.effects["move to dpl_good"] == 1, "the run under way ends with the spec it began with"
+    check_ledger(stage)

@@ -54,7 +54,10 @@ def _decision(status: EnvironmentStatus, entry: Entry, body: _Body) -> Environme
                     "spec_digest": body["digest"],
                     "spec_path": body["path"],
                     "queued_digest": None,
-                    "override": None,
+                    # A rollback asked for while this spec was waiting its turn speaks about it already.
+                    "override": status.override
+                    if status.override and status.override.generation == entry.generation
+                    else None,
                 }
             )
         case "spec-queued":
