@@ -14,6 +14,8 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +25,7 @@ from reconciler.sandbox.server import ApiServer
 from reconciler.sandbox.store import now_ms, write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from reconciler.sandbox.http import Api
 
@@ -74,21 +76,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 after a clean stop, 1 when it could not serve, 2 for wrong usage.
     """
     options = _parser().parse_args(arguments)
-    stopping = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, stopping)
+    # A server that was killed leaves its port file; nobody may take that for this one's.
+    options.port_file.unlink(missing_ok=True)
     try:
         tokens = Tokens.load_or_create(options.tokens)
         api = _vercel(options, tokens) if options.api == "vercel" else _supabase(options, tokens)
         server = ApiServer(api, port=options.port, control_token=tokens.control)
-        with server:
+        with _stop_signal() as stopped, server:
             write_atomically(options.port_file, f"{server.port}\n".encode())
-            signal.sigwait(stopping)
+            stopped.wait()
     except UsageError as exc:
         return _complain(exc, _USAGE_EXIT)
     except ReconcilerError as exc:
         return _complain(exc, _FAILED_EXIT)
     options.port_file.unlink(missing_ok=True)
     return 0
+
+
+@contextmanager
+def _stop_signal() -> Iterator[threading.Event]:
+    # Handlers, not a blocked mask: a restore command would inherit the mask and not end on SIGTERM.
+    stopped = threading.Event()
+    before = {
+        number: signal.signal(number, lambda _number, _frame: stopped.set())
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _complain(error: ReconcilerError, code: int) -> int:

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from reconciler.core.errors import UsageError
+from reconciler.sandbox import serve
 from reconciler.sandbox.faults import Fault, FaultKind
 from reconciler.sandbox.server import ApiServer
 from reconciler.sandbox.store import now_ms
@@ -380,6 +381,20 @@ def test_a_foreign_state_file_is_not_overwritten(tmp_path: Path, content: str) -
         with pytest.raises(UsageError, match="not a state file"):
             VercelApi(token=TOKEN, path=path, initial=initial)
     assert path.read_text() == content
+
+
+@pytest.mark.parametrize("broken", ["state", "tokens"])
+def test_a_server_that_cannot_start_says_why(
+    tmp_path: Path, broken: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {name: tmp_path / name for name in ("state", "tokens", "port")}
+    files[broken].write_text("[]")
+    files["port"].write_text("1234")
+    arguments = ("--state", files["state"], "--tokens", files["tokens"])
+    done = serve.main(["vercel", *map(str, arguments), "--port-file", str(files["port"])])
+    assert done == 2
+    assert str(files[broken]) in capsys.readouterr().err
+    assert not files["port"].exists(), "a killed server's port must not be taken for this one's"
 
 
 @pytest.mark.crash
