@@ -1,0 +1,2 @@
+# What /api/health answers.
+answer '200 OK' application/json "{\"status\":\"ok\",\"release\":\"$release\"}"
