@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 from reconciler.checks.base import CheckContext
 from reconciler.checks.of_spec import SpecChecker
 from reconciler.clock import SystemClock
-from reconciler.core.errors import SpecInvalidError, UsageError
+from reconciler.core.errors import PreflightError, SpecInvalidError, UsageError
 from reconciler.core.facts import Fact
 from reconciler.core.loader import parse_spec
 from reconciler.core.redact import Redactor
@@ -187,10 +187,23 @@ class Parts:
             redactor=self.redactor,
         )
 
-    def _volumes(self, section: Docker, host: DockerHost) -> VolumeStore | None:
-        if not section.volumes:
-            return None
-        raise NotImplementedError
+    def _volumes(self, section: Docker, host: DockerHost) -> VolumeStore:
+        from reconciler.targets.volumes import VolumeStore
+
+        def any_image() -> str:
+            """Any image that a container of the project runs: it is only mounted into, never started."""
+            found = host.client().containers.list(
+                all=True, filters={"label": f"com.docker.compose.project={section.project}"}
+            )
+            images = [str(container.attrs["Image"]) for container in found]
+            images += [
+                str(image.id) for image in (host.client().images.list() if not images else [])
+            ]
+            if not images:
+                raise PreflightError("There is no image on the engine to reach volumes with.")
+            return images[0]
+
+        return VolumeStore(host.client, section.project, any_image, states=self.project.states_dir)
 
     def _database(self, spec: Spec, repository: Repository | None) -> Target:
         from reconciler.targets.database import DatabaseTarget
@@ -237,12 +250,10 @@ class Parts:
         """Opens the connections that SQL checks ask for."""
         section = spec.database
         own: SecretRef | None = None
-        if section is not None:
-            own = (
-                section.postgres.dsn_from
-                if section.postgres
-                else section.supabase and section.supabase.dsn_from
-            )
+        if section is not None and section.postgres:
+            own = section.postgres.dsn_from
+        elif section is not None and section.supabase:
+            own = section.supabase.dsn_from
 
         def connect(reference: SecretRef | None, timeout: float) -> Connection[Any]:
             import psycopg

@@ -118,7 +118,7 @@ class Passes:
             result, observed = runs[phase](work, observed)
             if not self._finish(work, result) or isinstance(result, Failed):
                 break
-        return self._journal.status.phase in RUN_PHASES
+        return self._more()
 
     def _finish(self, work: Work, result: Moved | Failed) -> bool:
         if isinstance(result, Failed):
@@ -126,7 +126,16 @@ class Passes:
         self._journal.move(
             result.trigger, result.reason, {"message": result.message, **(result.body or {})}
         )
-        return self._journal.status.phase in RUN_PHASES - {Phase.APPROVE}
+        return self._more()
+
+    def _more(self) -> bool:
+        """Whether another pass is wanted at once: the run goes on, or another goal has been waiting for its end."""
+        status = self._journal.status
+        if status.phase in RUN_PHASES:
+            return status.phase is not Phase.APPROVE
+        if self._source.digest != status.spec_digest:
+            return True
+        return effective(status, self._source.spec, status.generation)[1]
 
     def _readable(self, work: Work) -> Observation:
         """A look in which nothing that blocks is unknown; taken again for a while before that counts as failure."""
@@ -241,7 +250,7 @@ class Passes:
         else:
             body["failure"] = failure.model_dump(mode="json")
         self._journal.move(trigger, failure.reason, body)
-        return self._journal.status.phase in RUN_PHASES
+        return self._more()
 
     def _bug(self, work: Work, exc: Exception) -> bool:
         trace = work.redactor.text("".join(traceback.format_exception(exc)))
