@@ -173,6 +173,10 @@ class Compose:
             document = _without(document, prefix)
         return Rendering(document, self.hashes(document))
 
+    def fingerprint(self) -> tuple[tuple[int, int, int] | None, ...]:
+        """Changes when a file of the working tree changes that Compose certainly reads."""
+        return tuple(_identity(self.root / name) for name in (*self.files, ".env", *self.env_files))
+
     def hashes(self, document: Mapping[str, Any]) -> dict[str, str]:
         """Config hash of each service of a rendered project.
 
@@ -343,6 +347,14 @@ class Compose:
         for file in self.env_files:
             options += ["--env-file", str(tree / file)]
         return options
+
+
+def _identity(file: Path) -> tuple[int, int, int] | None:
+    try:
+        stat = file.stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
 def _values(mapping: object) -> Iterator[str]:
