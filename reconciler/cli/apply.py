@@ -74,7 +74,7 @@ def apply(spec: Path, yes: bool, output: str, database: str | None) -> int:
         return show_rest(status, output)
     if status.phase is Phase.APPROVE:
         return show_rest(status, output)
-    if status.phase not in RUN_PHASES:
+    if status.phase not in RUN_PHASES and not (yes and fresh_spec):
         seen = _look_if_possible(session)
         if seen is not None and seen.drift.equal and not seen.fresh:
             return _nothing_to_do(session, status, seen, output)

@@ -15,6 +15,7 @@ from reconciler.core.plan import Step
 from reconciler.core.status import EnvironmentStatus
 
 _WORTH_TELLING = 0.1  # seconds
+_NOW_AND_THEN = 2.0  # seconds between two lines about waiting on a stream that is no terminal
 _MARKS = {Phase.STABLE: ("●", "green"), Phase.STALLED: ("■", "red"), Phase.APPROVE: ("◆", "yellow")}
 
 
@@ -29,8 +30,7 @@ class Progress:
         self._stream = stream or sys.stderr
         self._live = self._stream.isatty()
         self._began = time.monotonic()
-        self._waiting = ""
-        self._step = ""
+        self._waiting, self._said = "", 0.0
 
     def recorded(self, entry: Entry, status: EnvironmentStatus) -> None:
         """Listens to the journal: phases are shown once they are on record."""
@@ -50,7 +50,7 @@ class Progress:
 
     def step_started(self, step: Step) -> None:
         """A step's intent is durable."""
-        self._step = step.summary
+        self._said = time.monotonic()
         self._show(f"  … {step.summary}")
 
     def step_finished(self, step: Step, note: str, seconds: float) -> None:
@@ -61,10 +61,10 @@ class Progress:
         )
 
     def waiting(self, message: str) -> None:
-        """What is being waited for. Said once on a plain stream, kept on one line on a terminal."""
+        """What is being waited for: kept on one line on a terminal, said now and then on a plain stream."""
         if message != self._waiting:
             self._waiting = message
-            self._show(f"    waiting: {message}")
+            self._show(f"    waiting: {message.strip()}")
 
     def note(self, message: str) -> None:
         """A line of its own."""
@@ -77,7 +77,7 @@ class Progress:
             self._stream.flush()
 
     def _line(self, text: str, detail: str) -> None:
-        self._waiting = ""
+        self._waiting, self._said = "", time.monotonic()
         elapsed = click.style(f"{time.monotonic() - self._began:6.1f}s", dim=True)
         tail = click.style(f"  {detail}", dim=True) if detail else ""
         self.close()
@@ -89,5 +89,6 @@ class Progress:
             elapsed = f"{time.monotonic() - self._began:6.1f}s"
             self._stream.write("\r\x1b[K" + f"{elapsed} {text}"[: width - 1])
             self._stream.flush()
-        elif text.lstrip().startswith("waiting"):
+        elif text.lstrip().startswith("waiting") and time.monotonic() - self._said > _NOW_AND_THEN:
+            self._said = time.monotonic()
             click.echo(f"        {text}", file=self._stream)

@@ -46,7 +46,7 @@ class Recovery(BaseModel):
     Attributes:
         total: From the beginning of the run to stable.
         restored: From the beginning of the run until everything was up again (verify entered).
-        outage: From the first touch of production until everything was up again; None when nothing was touched.
+        outage: From the first touch of production until the services were up again; None when nothing was touched.
         phases: Seconds in each phase.
         split: How long front end and back end were of different releases; None when not both moved.
         targets: What the spec promises, in seconds, by `total` or phase.
@@ -141,9 +141,7 @@ def recovery(run: Run, now: datetime, targets: RecoveryTargets) -> Recovery:
     return Recovery(
         total=total,
         restored=(run.phase_started - run.started).total_seconds(),
-        outage=(run.phase_started - run.outage_started).total_seconds()
-        if run.outage_started and run.touched
-        else None,
+        outage=_outage(run),
         phases=phases,
         split=_split(run),
         targets=promised,
@@ -151,17 +149,22 @@ def recovery(run: Run, now: datetime, targets: RecoveryTargets) -> Recovery:
     )
 
 
+def _outage(run: Run) -> float | None:
+    if run.outage_started is None or not run.touched:
+        return None
+    return ((_started(run, "docker") or run.phase_started) - run.outage_started).total_seconds()
+
+
 def _split(run: Run) -> float | None:
-    closed = {
-        target: max(
-            (
-                effect.closed
-                for key, effect in run.effects.items()
-                if f"/start/{target}/" in key and effect.closed
-            ),
-            default=None,
-        )
-        for target in ("docker", "vercel")
-    }
-    docker, vercel = closed["docker"], closed["vercel"]
+    docker, vercel = _started(run, "docker"), _started(run, "vercel")
     return abs((vercel - docker).total_seconds()) if docker and vercel else None
+
+
+def _started(run: Run, target: str) -> datetime | None:
+    """When a target's part of start was done."""
+    done = (
+        effect.closed
+        for key, effect in run.effects.items()
+        if f"/start/{target}/" in key and effect.closed
+    )
+    return max(done, default=None)
