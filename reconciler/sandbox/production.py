@@ -10,17 +10,17 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-from reconciler.core.errors import ReconcilerError, UsageError
+from reconciler.core.errors import UsageError
 from reconciler.sandbox import practice_source as source
-from reconciler.sandbox.practice_database import Database, look, migrate
-from reconciler.sandbox.practice_engine import Container, PracticeEngine
-from reconciler.sandbox.practice_front_end import production, promote, push, wait_for
+from reconciler.sandbox.practice_database import migrate
+from reconciler.sandbox.practice_engine import PracticeEngine
+from reconciler.sandbox.practice_front_end import promote, push, wait_for
+from reconciler.sandbox.practice_look import answer_of
 from reconciler.sandbox.practice_record import (
     DATABASE,
+    VERCEL_PROJECT,
     Pace,
     Places,
     Record,
@@ -37,28 +37,6 @@ _MIGRATIONS = "supabase/migrations"
 _OK = 200
 
 Say = Callable[[str], None]
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Seen:
-    """The practice production as its own parts tell it; None where a part does not answer.
-
-    Attributes:
-        commit: Where the working tree stands.
-        branch: The branch it is on; None when on none.
-        containers: The containers.
-        database: What stands in the database.
-        deployment: Vercel's production deployment.
-        health: Status and text of `/api/health`.
-    """
-
-    commit: str
-    branch: str | None
-    containers: list[Container] | None
-    database: Database | None
-    deployment: str | None
-    health: tuple[int, str] | None
 
 
 class PracticeProduction:
@@ -134,6 +112,16 @@ class PracticeProduction:
         """Where the application says how it is."""
         return f"http://127.0.0.1:{self.record.ports.app}/api/health"
 
+    @property
+    def project(self) -> str:
+        """Its project on Vercel."""
+        return VERCEL_PROJECT
+
+    @property
+    def psql(self) -> Path:
+        """The client that belongs to its database."""
+        return postgres_of(self.places).tool("psql")
+
     # --- up -------------------------------------------------------------------------------------
 
     def up(
@@ -206,7 +194,7 @@ class PracticeProduction:
         engine.up()
         engine.seed()
         engine.wait_until_up()
-        wait_for(lambda: (self.health() or (0, ""))[0] == _OK, "A healthy application")
+        wait_for(lambda: answer_of(self.health_url)[0] == _OK, "A healthy application")
         self._say(f"containers: app, worker, redis; the application on port {record.ports.app}")
         return images
 
@@ -287,35 +275,6 @@ class PracticeProduction:
         promote(api, bad.deployment)
         return bad.deployment
 
-    # --- looking --------------------------------------------------------------------------------
-
-    def look(self) -> Seen:
-        """Asks every part how it is.
-
-        Raises:
-            UsageError: There is no practice production here.
-        """
-        record = self.record
-        branch = source.git(self.root, "rev-parse", "--abbrev-ref", "HEAD")
-        return Seen(
-            commit=source.git(self.root, "rev-parse", "HEAD"),
-            branch=None if branch == "HEAD" else branch,
-            containers=_or_none(self.engine.containers),
-            database=_or_none(lambda: look(self.dsn)),
-            deployment=_or_none(lambda: production(vercel_of(self.places, record))),
-            health=self.health(),
-        )
-
-    def health(self) -> tuple[int, str] | None:
-        """Status and text that the application answers; None when it does not."""
-        import httpx
-
-        try:
-            answer = httpx.get(self.health_url, timeout=5, trust_env=False)
-        except httpx.HTTPError:
-            return None
-        return answer.status_code, answer.text
-
     # --- down -----------------------------------------------------------------------------------
 
     def down(self, *, keep: bool = False) -> bool:
@@ -344,7 +303,8 @@ class PracticeProduction:
             # The record goes last, so that whatever is left is found again.
             for entry in [*self.root.iterdir(), *self.places.own.iterdir()]:
                 if entry not in {self.places.own, self.places.record}:
-                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+                    remove = shutil.rmtree if _is_folder(entry) else Path.unlink
+                    remove(entry)
             shutil.rmtree(self.root)
         return True
 
@@ -355,6 +315,10 @@ class PracticeProduction:
         server.stop() if keep else server.destroy()
 
 
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
 def _made(release: Release | None) -> Release:
     if release is None:
         raise UsageError(
@@ -362,10 +326,3 @@ def _made(release: Release | None) -> Release:
             hint="Run `reconciler sandbox down`, then `up` again.",
         )
     return release
-
-
-def _or_none(ask: Callable[[], T]) -> T | None:
-    try:
-        return ask()
-    except ReconcilerError:
-        return None
