@@ -126,7 +126,9 @@ class DatabaseTarget:
         reapply = pins.database.reapply
         way = route(pins.database.version, tuple(history), files, reapply)
         if way.problem:
-            raise TerminalError(way.problem, hint="See `reconciler points` for what can be reached.")
+            raise TerminalError(
+                way.problem, hint="See `reconciler points` for what can be reached."
+            )
         materials = moves(self._driver, self._source, way, places, tuple(history))
         materials = materials.model_copy(
             update={
@@ -165,7 +167,9 @@ class DatabaseTarget:
             return [self._pitr_step(materials, materials.pitr)]
         if left == materials.moves and any(move.risky for move in left):
             again = "dump again what has changed since capture"
-            steps.append(_step(Phase.RESTORE, "refresh-dump", "database", again, once=True, touches=False))
+            steps.append(
+                _step(Phase.RESTORE, "refresh-dump", "database", again, once=True, touches=False)
+            )
         undoable = {move.version for move in materials.undo if move.found}
         steps += [self._move_step(move, materials, undoable) for move in left]
         steps += [self._rows_step(row) for row in materials.rows]
@@ -174,7 +178,11 @@ class DatabaseTarget:
     def _preparations(self, materials: Materials, left: Sequence[Move]) -> list[Step]:
         args: dict[str, object] = {"materials": materials.model_dump(mode="json")}
         count = f"{len(left)} migration{'' if len(left) == 1 else 's'}"
-        steps = [_step(Phase.CAPTURE, "preflight", NAME, f"check the way of {count}", args, touches=False)]
+        steps = [
+            _step(
+                Phase.CAPTURE, "preflight", NAME, f"check the way of {count}", args, touches=False
+            )
+        ]
         if not left or materials.pitr is not None:
             return steps
         summary = f"rehearse {count} and the way back in a rolled-back transaction"
@@ -222,8 +230,13 @@ class DatabaseTarget:
         return _step(Phase.RESTORE, "restore-rows", row.subject, summary, args, downtime=_MOMENT)
 
     def _pitr_step(self, materials: Materials, time: int) -> Step:
-        summary = "restore the whole database to its state at the declared time; all later data is lost"
-        args: dict[str, object] = {"time": time, "versions": [move.version for move in materials.down]}
+        summary = (
+            "restore the whole database to its state at the declared time; all later data is lost"
+        )
+        args: dict[str, object] = {
+            "time": time,
+            "versions": [move.version for move in materials.down],
+        }
         return _step(
             *(Phase.RESTORE, "pitr", NAME, summary, args),
             irreversible=True,
@@ -237,7 +250,9 @@ class DatabaseTarget:
         """Does one step; looks first when it was begun before."""
         match step.action:
             case "preflight":
-                return preparing.preflight(self._driver, self._source, _materials(step), self._rules, context)
+                return preparing.preflight(
+                    self._driver, self._source, _materials(step), self._rules, context
+                )
             case "dry-run":
                 return preparing.rehearse(
                     self._driver, self._source, _materials(step), self._rules, self._limits, context
@@ -254,7 +269,9 @@ class DatabaseTarget:
                 if not isinstance(traveller, TimeTraveller):
                     raise TerminalError("Point-in-time recovery needs the Supabase API.")
                 traveller.travel(int(str(step.args["time"])), context)
-                return Applied(facts=self.observe(), note="restored; the whole database went back in time")
+                return Applied(
+                    facts=self.observe(), note="restored; the whole database went back in time"
+                )
         raise TerminalError(f"The database target knows no step {step.action!r}.")
 
     def _migrate(self, step: Step, context: ApplyContext) -> Applied:

@@ -20,7 +20,12 @@ from pathlib import Path
 
 from pydantic import BaseModel, TypeAdapter
 
-from reconciler.core.errors import CaptureCorruptError, PreflightError, StepFailedError, TransientError
+from reconciler.core.errors import (
+    CaptureCorruptError,
+    PreflightError,
+    StepFailedError,
+    TransientError,
+)
 from reconciler.core.pins import Artifact
 from reconciler.targets.base import ApplyContext
 from reconciler.targets.pg import rows as merging
@@ -96,12 +101,16 @@ def dump(
     if not losses:
         return []
     with driver.snapshot(context) as snapshot:
-        plans = [plan for loss in losses if loss.mode != "sequence" and (plan := _plan(snapshot, loss))]
+        plans = [
+            plan for loss in losses if loss.mode != "sequence" and (plan := _plan(snapshot, loss))
+        ]
         _room_for(plans, context.captures)
         made: list[Artifact] = []
         for order, plan in enumerate(_parents_first(plans)):
             context.progress(f"dumping {plan.loss.subject}")
-            artifact = _dump_table(snapshot, plan, order, context, (known or {}).get(plan.loss.subject))
+            artifact = _dump_table(
+                snapshot, plan, order, context, (known or {}).get(plan.loss.subject)
+            )
             if artifact is not None:
                 made.append(artifact)
         for loss in losses:
@@ -299,9 +308,13 @@ def check(artifact: Artifact, states: Path) -> Path:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as exc:
-        raise CaptureCorruptError(f"The dump {artifact.path} cannot be read ({exc.strerror}).") from exc
+        raise CaptureCorruptError(
+            f"The dump {artifact.path} cannot be read ({exc.strerror})."
+        ) from exc
     if found != artifact.sha256:
-        raise CaptureCorruptError(f"The dump {artifact.path} is not what was written: its digest differs.")
+        raise CaptureCorruptError(
+            f"The dump {artifact.path} is not what was written: its digest differs."
+        )
     return path
 
 
@@ -357,10 +370,18 @@ def _require_columns(
     driver: Driver, back: RowsBack, artifact: Artifact, context: ApplyContext
 ) -> None:
     found = driver.query(merging.describe_sql(back.relation), context)
-    there = {column.name for column in TypeAdapter(_Table).validate_python(found[0]).columns} if found else set()
+    there = (
+        {column.name for column in TypeAdapter(_Table).validate_python(found[0]).columns}
+        if found
+        else set()
+    )
     absent = [column for column in back.columns if column not in there]
     if absent:
-        what = f"column {', '.join(absent)} of {artifact.subject}" if found else f"table {artifact.subject}"
+        what = (
+            f"column {', '.join(absent)} of {artifact.subject}"
+            if found
+            else f"table {artifact.subject}"
+        )
         raise StepFailedError(
             f"The up script did not bring back {what}; its rows are safe in {artifact.path}.",
             hint="Make it by hand, then resume.",

@@ -183,7 +183,9 @@ class PostgresDriver:
         """One statement that cannot run in a transaction, then the history row; not atomic, but can be resumed."""
         with self._session(tag, doing(script)) as session:
             session.run(texts.session_limits_sql(limits))
-            if not session.rows(f"SELECT pg_catalog.pg_try_advisory_lock({ADVISORY_LOCK}) AS free")[0]["free"]:
+            if not session.rows(f"SELECT pg_catalog.pg_try_advisory_lock({ADVISORY_LOCK}) AS free")[
+                0
+            ]["free"]:
                 raise sqlstate.translate(sqlstate.LOCK_TAKEN, "the lock is taken", doing(script))
             session.run("BEGIN")
             if self._already(session, script):
@@ -220,7 +222,9 @@ class PostgresDriver:
 
     def put_back(self, back: RowsBack, context: ApplyContext) -> int:
         """Merges dumped rows into their table and checks each; gives how many were left to differ."""
-        with self._session(f"{APPLICATION}/restore", f"Putting back rows of {back.relation}") as session:
+        with self._session(
+            f"{APPLICATION}/restore", f"Putting back rows of {back.relation}"
+        ) as session:
             session.run("BEGIN")
             session.run("SET LOCAL lock_timeout = 5000; SET LOCAL statement_timeout = 0")
             session.run(texts.PLAIN_FORMS + merging.source_sql(back))
@@ -284,7 +288,9 @@ class PostgresDriver:
                 if state:
                     return StepFailedError(message, hint="Check the connection string.")
                 return TargetUnavailableError(message, retry_after=2.0)
-        return TargetUnavailableError(f"Cannot connect to the database at {place}.", retry_after=2.0)
+        return TargetUnavailableError(
+            f"Cannot connect to the database at {place}.", retry_after=2.0
+        )
 
 
 class _Session:

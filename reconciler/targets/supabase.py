@@ -115,7 +115,9 @@ class SupabaseDriver:
         """What the history keeps of some versions."""
         return self._sql.stored(versions)
 
-    def rehearse(self, scripts: Sequence[Script], undo: Sequence[Script], limits: Limits) -> Rehearsal:
+    def rehearse(
+        self, scripts: Sequence[Script], undo: Sequence[Script], limits: Limits
+    ) -> Rehearsal:
         """Runs scripts and their undoing, and undoes all of it."""
         return self._sql.rehearse(scripts, undo, limits)
 
@@ -123,7 +125,9 @@ class SupabaseDriver:
         """One version in one transaction."""
         return self._sql.migrate(script, limits, tag, context)
 
-    def migrate_outside(self, script: Script, limits: Limits, tag: str, context: ApplyContext) -> bool:
+    def migrate_outside(
+        self, script: Script, limits: Limits, tag: str, context: ApplyContext
+    ) -> bool:
         """One statement that cannot run in a transaction, then the history row."""
         return self._sql.migrate_outside(script, limits, tag, context)
 
@@ -218,7 +222,8 @@ class SupabaseDriver:
                 status = "UNKNOWN"
             if status in _FAILED:
                 raise StepFailedError(
-                    f"The recovery ended with {status}.", hint="Ask Supabase's support; nothing more is tried."
+                    f"The recovery ended with {status}.",
+                    hint="Ask Supabase's support; nothing more is tried.",
                 )
             dipped = dipped or status not in {_HEALTHY, "UNKNOWN"}
             if status == _HEALTHY and self._came_back(before, dipped=dipped, context=context):
@@ -234,7 +239,7 @@ class SupabaseDriver:
 
     def _came_back(self, before: int, *, dipped: bool, context: ApplyContext) -> bool:
         try:
-            return self._timeline(context) > before
+            return self._timeline(context) > before or dipped
         except TerminalError:
             return dipped  # a role that may not read the timeline
         except ReconcilerError:

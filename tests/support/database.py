@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,11 +17,16 @@ from reconciler.core.facts import Goal, Observation, Resolution
 from reconciler.core.phase import Phase
 from reconciler.core.pins import Artifact, DatabasePins, Pins
 from reconciler.core.plan import Step
+from reconciler.sandbox.server import ApiServer
+from reconciler.sandbox.store import now_ms
+from reconciler.sandbox.supabase_api import SupabaseApi
+from reconciler.sandbox.supabase_state import Settings, new_state
 from reconciler.targets.base import Applied
 from reconciler.targets.database import DatabaseTarget
 from reconciler.targets.pg.driver import Driver
 from reconciler.targets.pg.source import MigrationSource, Trees
 from reconciler.targets.postgres import PostgresDriver
+from reconciler.targets.supabase import SupabaseDriver
 
 
 @dataclass
@@ -53,6 +60,7 @@ class Context:
 
     def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
+        time.sleep(min(seconds, 0.05))
 
 
 @dataclass
@@ -118,6 +126,7 @@ class Project:
         made = []
         for phase in phases or (Phase.CAPTURE, Phase.RESTORE):
             for step in self.steps(goal, phase):
+                Step.model_validate_json(step.model_dump_json())
                 applied = self.target.apply(step, context)
                 context.artifacts.extend(applied.artifacts)
                 made.append(applied)
@@ -152,6 +161,27 @@ def run(dsn: str, text: str) -> list[tuple[Any, ...]]:
                 found = cursor.fetchall()
             if not cursor.nextset():
                 return found
+
+
+REF, TOKEN = "abcdefghijklmnopqrst", "sbp_practice_token"
+
+
+@contextmanager
+def supabase(
+    root: Path, dsn: str, *, on_restore: Callable[[int], None] | None = None, **options: Any
+) -> Iterator[tuple[Project, SupabaseApi]]:
+    """A project whose database is reached by the practice Management API alone."""
+    api = SupabaseApi(
+        token=TOKEN,
+        path=root / "supabase.json",
+        initial=new_state(ref=REF, now=now_ms(), settings=Settings(rate_limit=10_000)),
+        dsn=dsn,
+        on_restore=on_restore,
+    )
+    with ApiServer(api) as server:
+        driver = SupabaseDriver(REF, TOKEN, server.url)
+        yield Project(root, dsn, driver, options=options), api
+        driver.close()
 
 
 def direct(root: Path, dsn: str, **options: Any) -> Project:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from datetime import UTC, datetime
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from reconciler.core.crashpoints import CrashPoint
 from reconciler.core.errors import (
     LeaseLostError,
     PolicyRefusedError,
@@ -19,23 +18,27 @@ from reconciler.core.errors import (
     TransientError,
 )
 from reconciler.core.phase import Phase
-from tests.support.database import Context, Project, direct
+from reconciler.targets.pg.driver import ADVISORY_LOCK
+from tests.support.database import Context, Project, direct, supabase
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.postgres
 
 TABLES = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY 1"
 
 
-@pytest.fixture
-def project(tmp_path: Path, database: str) -> Project:
-    return direct(tmp_path, database)
+@pytest.fixture(params=["postgres", "supabase"])
+def project(request: pytest.FixtureRequest, tmp_path: Path, database: str) -> Iterator[Project]:
+    if request.param == "postgres":
+        yield direct(tmp_path, database)
+    else:
+        with supabase(tmp_path, database) as (made, _):
+            yield made
 
 
 @pytest.fixture
 def three(project: Project) -> Project:
-    project.pair(
-        "20250101000000", "CREATE TABLE a (id int PRIMARY KEY, t text);", "DROP TABLE a;"
-    )
+    project.pair("20250101000000", "CREATE TABLE a (id int PRIMARY KEY, t text);", "DROP TABLE a;")
     project.pair(
         "20250102000000",
         "ALTER TABLE a ADD COLUMN n numeric(10,2);\n-- end",
@@ -62,7 +65,9 @@ def test_applies_files_and_takes_them_down_again(three: Project) -> None:
 
     assert three.versions() == ["20250101000000"]
     assert three.sql(TABLES) == [("a",)]
-    assert three.sql("SELECT attname FROM pg_attribute WHERE attrelid = 'a'::regclass AND attnum > 0 AND NOT attisdropped") == [("id",), ("t",)]
+    assert three.sql(
+        "SELECT attname FROM pg_attribute WHERE attrelid = 'a'::regclass AND attnum > 0 AND NOT attisdropped"
+    ) == [("id",), ("t",)]
 
 
 def test_observation_equals_what_was_wanted(three: Project) -> None:
@@ -102,7 +107,11 @@ def test_a_history_with_nothing_but_versions_is_read(project: Project) -> None:
 def test_plan_is_in_order_and_names_what_is_destroyed(three: Project) -> None:
     goal = three.resolve("20250101000000")
     capture = [(s.action, s.touches, s.once) for s in three.steps(goal, Phase.CAPTURE)]
-    assert capture == [("preflight", False, False), ("dry-run", False, False), ("dump", False, True)]
+    assert capture == [
+        ("preflight", False, False),
+        ("dry-run", False, False),
+        ("dump", False, True),
+    ]
     restore = three.steps(goal, Phase.RESTORE)
     assert [(s.action, s.subject) for s in restore] == [
         ("refresh-dump", "database"),
@@ -121,7 +130,9 @@ def test_the_plan_holds_no_script_text(three: Project) -> None:
     assert "hunter2" not in goal.model_dump_json() + "".join(s.model_dump_json() for s in steps)
 
 
-def test_a_failing_later_statement_is_found_by_the_dry_run_and_nothing_changes(three: Project) -> None:
+def test_a_failing_later_statement_is_found_by_the_dry_run_and_nothing_changes(
+    three: Project,
+) -> None:
     three.down("20250102000000", "ALTER TABLE a DROP COLUMN n;\nDELETE FROM nobody_made_this;")
     before = three.observe().facts
     with pytest.raises(PreflightError) as caught:
@@ -192,7 +203,9 @@ def test_an_up_file_may_be_wrapped_in_a_transaction_and_set_things(three: Projec
         "SET check_function_bodies = false;\nCREATE TABLE c (id int primary key);",
         "DROP TABLE c;",
     )
-    three.pair("20250105000000", "BEGIN;\nCREATE TABLE d (id int primary key);\nCOMMIT;", "DROP TABLE d;")
+    three.pair(
+        "20250105000000", "BEGIN;\nCREATE TABLE d (id int primary key);\nCOMMIT;", "DROP TABLE d;"
+    )
     three.back("20250105000000")
     assert three.observe().get("database.drift").value == "clean"
     three.back("20250103000000")
@@ -215,26 +228,33 @@ def test_a_lock_held_by_somebody_else_is_waited_for_shortly(three: Project) -> N
 
 def test_two_of_us_never_interleave(three: Project) -> None:
     goal = three.resolve("20250102000000")
-    three.go(goal, None, Phase.CAPTURE)
     step = three.steps(goal, Phase.RESTORE)[-1]
-    inside, go_on = threading.Event(), threading.Event()
+    with psycopg.connect(three.dsn) as other:
+        other.execute(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})")
+        with pytest.raises(TransientError, match="Another rollback or migration of ours"):
+            three.target.apply(step, three.context)
+    three.target.apply(step, three.context)
+    assert len(three.versions()) == 2
 
-    def wait(point: CrashPoint) -> None:
-        if point is CrashPoint.MID_EFFECT:
-            inside.set()
-            assert go_on.wait(10)
 
-    first = Context(three.root / "states", on_point=wait)
-    worker = threading.Thread(target=three.target.apply, args=(step, first))
-    worker.start()
-    assert inside.wait(10)
-    with pytest.raises(TransientError, match="Another rollback or migration of ours"):
-        three.target.apply(step, three.context)
+def test_an_earlier_attempt_that_still_runs_is_waited_for(three: Project) -> None:
+    goal = three.resolve("20250102000000")
+    step = three.steps(goal, Phase.RESTORE)[-1]
     again = Context(three.root / "states", attempted=datetime.now(UTC))
-    with pytest.raises(TransientError, match="still running"):
-        three.target.apply(step, again)
-    go_on.set()
-    worker.join()
+    with psycopg.connect(three.dsn, application_name="reconciler/r1/20250103000000") as other:
+        other.execute("SELECT 1")
+        with pytest.raises(TransientError, match="still running"):
+            three.target.apply(step, again)
+    wait_for(
+        lambda: (
+            three.sql(
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'reconciler/r1%'"
+            )
+            == [(0,)]
+        ),
+        what="the session to end",
+    )
+    assert three.target.apply(step, again).note == ""
     assert three.target.apply(step, again).note == "already done, found by looking"
     assert len(three.versions()) == 2
 
@@ -297,7 +317,9 @@ def test_drift_is_told(three: Project) -> None:
 
 
 def test_an_unknown_version_lists_the_nearest(three: Project) -> None:
-    with pytest.raises(TerminalError, match=r"20250102120000.*nearest are 20250101000000, 20250102000000, 20250103"):
+    with pytest.raises(
+        TerminalError, match=r"20250102120000.*nearest are 20250101000000, 20250102000000, 20250103"
+    ):
         three.resolve("20250102120000")
 
 
@@ -337,12 +359,19 @@ def test_two_sources_that_differ_stop_us(three: Project) -> None:
         "ALTER TABLE supabase_migrations.schema_migrations ADD COLUMN rollback text[];"
         "UPDATE supabase_migrations.schema_migrations SET rollback = ARRAY['DROP TABLE b CASCADE'] WHERE version = '20250103000000'"
     )
-    with pytest.raises(PreflightError, match=r"rollbacks/20250103000000_change.sql and the rollback script in the history"):
+    with pytest.raises(
+        PreflightError,
+        match=r"rollbacks/20250103000000_change.sql and the rollback script in the history",
+    ):
         three.back("20250102000000")
 
 
 def test_an_up_that_cannot_run_again_is_found_before_anything_is_touched(three: Project) -> None:
-    three.pair("20250104000000", "ALTER TABLE a ADD COLUMN must int NOT NULL;", "ALTER TABLE a DROP COLUMN must;")
+    three.pair(
+        "20250104000000",
+        "ALTER TABLE a ADD COLUMN must int NOT NULL;",
+        "ALTER TABLE a DROP COLUMN must;",
+    )
     three.back("20250104000000")
     three.sql("INSERT INTO a VALUES (1, 'x', 1, 1)")
     with pytest.raises(PreflightError, match=r"would fail on the way back \(23502\)"):
@@ -358,7 +387,9 @@ def test_a_concurrent_index_goes_outside_a_transaction(three: Project) -> None:
         "DROP INDEX CONCURRENTLY a_t;",
     )
     three.back("20250104000000")
-    assert three.sql("SELECT indisvalid FROM pg_index WHERE indexrelid = 'a_t'::regclass") == [(True,)]
+    assert three.sql("SELECT indisvalid FROM pg_index WHERE indexrelid = 'a_t'::regclass") == [
+        (True,)
+    ]
     # a crash after the index went, before the history row did
     three.sql("DROP INDEX a_t")
     goal = three.resolve("20250103000000")
@@ -369,14 +400,20 @@ def test_a_concurrent_index_goes_outside_a_transaction(three: Project) -> None:
 
 
 def test_a_half_built_index_is_built_again(three: Project) -> None:
-    three.pair("20250104000000", "CREATE UNIQUE INDEX CONCURRENTLY a_t ON a (t);", "DROP INDEX a_t;")
+    three.pair(
+        "20250104000000", "CREATE UNIQUE INDEX CONCURRENTLY a_t ON a (t);", "DROP INDEX a_t;"
+    )
     three.sql("INSERT INTO a VALUES (1, 'same', 1), (2, 'same', 1)")
     goal = three.resolve("20250104000000")
     (step,) = three.steps(goal, Phase.RESTORE)
     with pytest.raises(StepFailedError, match="23505"):
         three.target.apply(step, three.context)
-    assert three.sql("SELECT indisvalid FROM pg_index WHERE indexrelid = 'a_t'::regclass") == [(False,)]
+    assert three.sql("SELECT indisvalid FROM pg_index WHERE indexrelid = 'a_t'::regclass") == [
+        (False,)
+    ]
     three.sql("DELETE FROM a WHERE id = 2")
     three.target.apply(step, Context(three.root / "states", attempted=datetime.now(UTC)))
-    assert three.sql("SELECT indisvalid FROM pg_index WHERE indexrelid = 'a_t'::regclass") == [(True,)]
+    assert three.sql("SELECT indisvalid FROM pg_index WHERE indexrelid = 'a_t'::regclass") == [
+        (True,)
+    ]
     assert len(three.versions()) == 4

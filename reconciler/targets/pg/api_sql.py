@@ -79,7 +79,9 @@ class ApiDriver:
         if not versions:
             return {}
         rows = self.query(texts.stored_sql(versions))
-        return {str(row["version"]): Stored(_text(row["name"]), _text(row["rollback"])) for row in rows}
+        return {
+            str(row["version"]): Stored(_text(row["name"]), _text(row["rollback"])) for row in rows
+        }
 
     def server(self) -> Server:
         """Whether the server can be written to."""
@@ -102,7 +104,9 @@ class ApiDriver:
 
     # --- rehearsing -----------------------------------------------------------------------------
 
-    def rehearse(self, scripts: Sequence[Script], undo: Sequence[Script], limits: Limits) -> Rehearsal:
+    def rehearse(
+        self, scripts: Sequence[Script], undo: Sequence[Script], limits: Limits
+    ) -> Rehearsal:
         """Runs scripts, then those that take them back, in texts that end in an error and so undo themselves."""
         parts = [texts.BEGIN_SNAPSHOTS, texts.snapshot_sql(0)]
         for step, script in enumerate(scripts, 1):
@@ -138,7 +142,8 @@ END $rehearsed$;"""
                 return exc
             return _ROWS.validate_json(exc.primary)
         raise StepFailedError(
-            "The dry run was not undone by the platform.", hint="Look at the database before going on."
+            "The dry run was not undone by the platform.",
+            hint="Look at the database before going on.",
         )
 
     def _blamed(
@@ -158,8 +163,10 @@ END $rehearsed$;"""
             again = self._rehearsed(text, "SELECT 1 AS done", limits)
             if isinstance(again, SqlFailedError):
                 said = sqlstate.primary(again.state, again.primary)
+                line = again.line - 1 - text.count("\n") + texts.script_sql(script).count("\n")
+                where = f"{script.where}, line {line}" if again.line else script.where
                 return PreflightError(
-                    f"{script.where} {verdict} ({again.state}): {said}. Nothing was changed.",
+                    f"{where} {verdict} ({again.state}): {said}. Nothing was changed.",
                     hint=_translated(again, "The dry run").hint,
                 )
         return first
@@ -177,7 +184,9 @@ END $rehearsed$;"""
         context.at(CrashPoint.MID_EFFECT)
         return self._move(script, text, context)
 
-    def migrate_outside(self, script: Script, limits: Limits, tag: str, context: ApplyContext) -> bool:
+    def migrate_outside(
+        self, script: Script, limits: Limits, tag: str, context: ApplyContext
+    ) -> bool:
         """One statement that cannot run in a transaction, then the history row; not atomic, but can be resumed."""
         if (script.version in self.history()) == (script.direction == "up"):
             return False
@@ -190,7 +199,9 @@ END $rehearsed$;"""
             if not (context.attempted and already_done(exc.state, script.sql)):
                 raise _translated(exc, f"{doing(script)} ({script.where})") from exc
         context.at(CrashPoint.MID_EFFECT)
-        text = texts.limits_sql(_capped(limits), tag) + texts.guard_sql(script) + texts.row_sql(script)
+        text = (
+            texts.limits_sql(_capped(limits), tag) + texts.guard_sql(script) + texts.row_sql(script)
+        )
         return self._move(script, text, context)
 
     def _send(self, sql: str, script: Script, context: ApplyContext) -> None:
@@ -214,13 +225,19 @@ END $rehearsed$;"""
         except SqlFailedError as exc:
             if exc.state in {sqlstate.ROW_ABSENT, sqlstate.ROW_PRESENT}:
                 return False
-            if exc.state in sqlstate.NO_HISTORY and texts.HISTORY in exc.primary and script.direction == "down":
+            if (
+                exc.state in sqlstate.NO_HISTORY
+                and texts.HISTORY in exc.primary
+                and script.direction == "down"
+            ):
                 return False
             where = f"{doing(script)} ({script.where})"
             raise _translated(exc, where, outcome_known=False) from exc
         rows = _ROWS.validate_python(answer or [])
         if [dict(row) for row in rows] != [{"reconciler": "moved", "version": script.version}]:
-            raise OutcomeUnknownError(f"{doing(script)} was answered in an unexpected way; looking will tell.")
+            raise OutcomeUnknownError(
+                f"{doing(script)} was answered in an unexpected way; looking will tell."
+            )
         return True
 
     # --- rows -----------------------------------------------------------------------------------
@@ -246,7 +263,9 @@ END $rehearsed$;"""
             hint="Name a direct connection in spec.database.supabase.dsnFrom.",
         )
 
-    def _pass(self, back: RowsBack, context: ApplyContext) -> tuple[int, int, SqlFailedError | None]:
+    def _pass(
+        self, back: RowsBack, context: ApplyContext
+    ) -> tuple[int, int, SqlFailedError | None]:
         differing = waiting = 0
         last: SqlFailedError | None = None
         for batch in _batches(back):
@@ -349,5 +368,3 @@ def _translated(exc: SqlFailedError, what: str, *, outcome_known: bool = True) -
 
 def _text(value: object) -> str | None:
     return None if value is None else str(value)
-
-

@@ -95,7 +95,9 @@ class Rehearsal:
 
 def doing(script: Script) -> str:
     """What running a script is called in messages."""
-    return f"{'Taking down' if script.direction == 'down' else 'Applying'} migration {script.version}"
+    return (
+        f"{'Taking down' if script.direction == 'down' else 'Applying'} migration {script.version}"
+    )
 
 
 class Driver(Protocol):
@@ -114,7 +116,9 @@ class Driver(Protocol):
     def server(self) -> Server:
         """Whether the server can be written to."""
 
-    def rehearse(self, scripts: Sequence[Script], undo: Sequence[Script], limits: Limits) -> Rehearsal:
+    def rehearse(
+        self, scripts: Sequence[Script], undo: Sequence[Script], limits: Limits
+    ) -> Rehearsal:
         """Runs scripts, then those that take them back, in one transaction, and rolls it back.
 
         Raises:

@@ -34,9 +34,18 @@ _JSON: TypeAdapter[JsonValue] = TypeAdapter(JsonValue)
 _TIMEOUT = 75.0
 _RATE_WAITS = 4
 _DEFAULT_WINDOW = 60.0
-_OK, _BAD_REQUEST, _UNAUTHORIZED, _PAYMENT, _FORBIDDEN, _NOT_FOUND, _TOO_MANY = 300, 400, 401, 402, 403, 404, 429
+_OK, _BAD_REQUEST, _UNAUTHORIZED, _PAYMENT, _FORBIDDEN, _NOT_FOUND, _TOO_MANY = (
+    300,
+    400,
+    401,
+    402,
+    403,
+    404,
+    429,
+)
 _SERVER_ERROR = 500
 _SQL = re.compile(r"(?:ERROR|FATAL|PANIC):\s+([0-9A-Z]{5}):\s*([^\n]*)")
+_LINE = re.compile(r"^LINE (\d+): ", re.MULTILINE)
 #: The platform could not reach the database: the statement was not begun.
 _UNREACHED = ("ECONNREFUSED", "ENOTFOUND", "EHOSTUNREACH")
 #: It was, and the connection broke.
@@ -53,12 +62,14 @@ class SqlFailedError(Exception):
     Args:
         state: SQLSTATE.
         primary: The primary message.
+        line: The line of the text it found fault with; 0 when it did not say.
     """
 
-    def __init__(self, state: str, primary: str) -> None:
+    def __init__(self, state: str, primary: str, line: int = 0) -> None:
         super().__init__(state)
         self.state = state
         self.primary = primary
+        self.line = line
 
 
 class ManagementApi:
@@ -80,7 +91,9 @@ class ManagementApi:
         if not _REF.fullmatch(ref):
             raise UsageError("The Supabase project reference is not 20 lower-case letters.")
         if not _TOKEN.fullmatch(token):
-            raise UsageError("The Supabase access token is empty, or holds blanks or odd characters.")
+            raise UsageError(
+                "The Supabase access token is empty, or holds blanks or odd characters."
+            )
         parts = urlsplit(api_url)
         local = is_loopback(parts.hostname or "")
         if parts.scheme != "https" and not (parts.scheme == "http" and local):
@@ -186,12 +199,15 @@ def _judged(
     """What an answer that is no success means; its text decides before its status."""
     status, text = response.status_code, _message(response)
     if status == _TOO_MANY:
-        wait = _seconds(response.headers.get("x-ratelimit-reset") or response.headers.get("retry-after"))
+        wait = _seconds(
+            response.headers.get("x-ratelimit-reset") or response.headers.get("retry-after")
+        )
         jitter = random.uniform(0.1, 1.0)  # noqa: S311 - no secret
         return RateLimitedError(f"{what}: too many requests.", retry_after=wait + jitter)
     found = _SQL.search(text)
     if found:
-        return SqlFailedError(found[1], found[2])
+        line = _LINE.search(text)
+        return SqlFailedError(found[1], found[2], int(line[1]) if line else 0)
     if any(sign in text for sign in _UNREACHED):
         return TargetUnavailableError(
             f"{what}: Supabase cannot reach the database ({status}).", retry_after=5.0
@@ -207,10 +223,19 @@ def _judged(
 
 
 _MEANINGS = {
-    _UNAUTHORIZED: ("the access token is not accepted", "Make a new token, or check where it comes from."),
+    _UNAUTHORIZED: (
+        "the access token is not accepted",
+        "Make a new token, or check where it comes from.",
+    ),
     _PAYMENT: ("the project's plan does not include this", ""),
-    _FORBIDDEN: ("the token may not do this", "Use a token with the database read and write permissions."),
-    _NOT_FOUND: ("there is no such project, or it has no such feature", "Check spec.database.supabase.projectRef."),
+    _FORBIDDEN: (
+        "the token may not do this",
+        "Use a token with the database read and write permissions.",
+    ),
+    _NOT_FOUND: (
+        "there is no such project, or it has no such feature",
+        "Check spec.database.supabase.projectRef.",
+    ),
     _BAD_REQUEST: ("the request was refused", ""),
 }
 

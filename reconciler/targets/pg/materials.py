@@ -121,6 +121,7 @@ class Materials(_Frozen):
     def remaining(self, version: str | None) -> tuple[Move, ...]:
         """The moves that are still to be made when a version is the newest applied one."""
         route = Route(
-            down=tuple(move.version for move in self.down), up=tuple(move.version for move in self.up)
+            down=tuple(move.version for move in self.down),
+            up=tuple(move.version for move in self.up),
         ).remaining(version)
         return tuple(m for m in self.moves if m.version in (*route.down, *route.up))

@@ -35,7 +35,11 @@ class Rules:
 
 
 def preflight(
-    driver: Driver, source: MigrationSource, materials: Materials, rules: Rules, context: ApplyContext
+    driver: Driver,
+    source: MigrationSource,
+    materials: Materials,
+    rules: Rules,
+    context: ApplyContext,
 ) -> Applied:
     """Everything that can be refused without running anything.
 
@@ -45,7 +49,9 @@ def preflight(
     """
     server = driver.server()
     if server.problems:
-        raise PreflightError(" ".join(server.problems), hint="Make the database writable, then resume.")
+        raise PreflightError(
+            " ".join(server.problems), hint="Make the database writable, then resume."
+        )
     for row in materials.rows:
         dumps.check(row, context.states)
     if materials.pitr is not None:
@@ -131,14 +137,17 @@ def rehearse(
     undo: list[Script] = []
     if rules.require_undo and materials.undo and all(_clean(move) for move in materials.undo):
         ran = {script.version for script in scripts}
-        back = [_rehearsable(driver, source, move) for move in materials.undo if move.version in ran]
+        back = [
+            _rehearsable(driver, source, move) for move in materials.undo if move.version in ran
+        ]
         undo = [ready for ready in back if ready]
     rehearsal = driver.rehearse(scripts, undo, limits)
     found = findings(rehearsal.changes, [script.version for script in scripts])
     if found.losses and not rules.allow_data_loss and not materials.compensating:
         lost = _listed([str(loss) for loss in found.losses])
         raise PolicyRefusedError(
-            f"The dry run shows that data would be lost, and the policy forbids it: {lost}.", hint=_ALLOW
+            f"The dry run shows that data would be lost, and the policy forbids it: {lost}.",
+            hint=_ALLOW,
         )
     if rehearsal.after_undo is not None and rules.require_undo:
         _check_return(found, rehearsal.after_undo)
@@ -194,7 +203,9 @@ def dump(driver: Driver, context: ApplyContext, *, again: bool) -> Applied:
     """
     rehearsals = [artifact for artifact in context.artifacts if artifact.kind == _KIND]
     if not rehearsals:
-        raise PreflightError("There is no dry run to tell what would be lost.", hint="Resume: capture runs again.")
+        raise PreflightError(
+            "There is no dry run to tell what would be lost.", hint="Resume: capture runs again."
+        )
     path = dumps.check(rehearsals[-1], context.states)
     found = Findings.model_validate_json(path.read_bytes())
     known: Mapping[str, Artifact] = {}

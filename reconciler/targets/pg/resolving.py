@@ -15,6 +15,7 @@ from reconciler.targets.pg.driver import Direction, Driver, Script, Stored
 from reconciler.targets.pg.materials import Materials, Move
 from reconciler.targets.pg.source import MigrationSource, ScriptFile
 
+
 def moves(
     driver: Driver,
     source: MigrationSource,
@@ -104,7 +105,9 @@ def read(source: MigrationSource, move: Move, driver: Driver | None = None) -> s
     return text
 
 
-def script(source: MigrationSource, move: Move, driver: Driver, empty: Sequence[str] = ()) -> Script:
+def script(
+    source: MigrationSource, move: Move, driver: Driver, empty: Sequence[str] = ()
+) -> Script:
     """A move's script, ready to run."""
     return Script(
         version=move.version,

@@ -126,7 +126,9 @@ class MigrationSource:
                 known = found.setdefault(version, this)
                 if known.sha256 != digest:
                     others = (*known.others, this.where)
-                    found[version] = ScriptFile(version, known.path, known.commit, known.sha256, others)
+                    found[version] = ScriptFile(
+                        version, known.path, known.commit, known.sha256, others
+                    )
         return found
 
     def text(self, path: str, commit: str | None, sha256: str) -> str:

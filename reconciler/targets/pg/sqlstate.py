@@ -34,7 +34,9 @@ _TRY_AGAIN = {
     LOCK_TAKEN: ("Another rollback or migration of ours is running in this database.", 5.0),
 }
 _MISSING = "The script does not fit this database: something it names is missing. Check the drift."
-_PRESENT = "The script does not fit this database: something it makes is there already. Check the drift."
+_PRESENT = (
+    "The script does not fit this database: something it makes is there already. Check the drift."
+)
 _HINTS = {
     "57014": "Raise spec.database.statementTimeout, or split the script.",
     "25P04": "Raise transaction_timeout on the server, or split the script.",
@@ -78,7 +80,9 @@ def connection_lost(state: str) -> bool:
     return state.startswith("08") or state in {"57P01", "57P02", "57P04", "57P05", "25P03"}
 
 
-def translate(state: str, message: str | None, doing: str, *, outcome_known: bool = True) -> ReconcilerError:
+def translate(
+    state: str, message: str | None, doing: str, *, outcome_known: bool = True
+) -> ReconcilerError:
     """Our error for a SQLSTATE.
 
     Args:
