@@ -36,7 +36,9 @@ def plan(spec: Path, exit_code: bool, output: str, database: str | None) -> int:
     if seen.drift.unknown:
         for fact in seen.drift.unknown:
             click.secho(f"{fact.key} cannot be read: {fact.why}", fg="yellow", err=True)
-        click.echo("Nothing can be planned until that can be read. Next: reconciler doctor", err=True)
+        click.echo(
+            "Nothing can be planned until that can be read. Next: reconciler doctor", err=True
+        )
         return Exit.STALLED
     if output == "json":
         click.echo(json.dumps(_plan_json(seen), indent=2))
@@ -78,7 +80,9 @@ def apply(spec: Path, yes: bool, output: str, database: str | None) -> int:
         seen = _look_if_possible(session)
         if seen is not None and seen.drift.equal and not seen.fresh:
             return _nothing_to_do(session, status, seen, output)
-        readable = seen is None or not seen.drift.unknown  # the engine looks again, and says what is wrong
+        readable = (
+            seen is None or not seen.drift.unknown
+        )  # the engine looks again, and says what is wrong
         if readable and not yes and not _confirmed(session, seen):
             return Exit.INTERRUPTED
     return converge_and_show(session, output)
@@ -200,18 +204,22 @@ def show_rest(
         return code
     if certificate:
         click.echo(join(certificate_lines(certificate)))
-    if status.run and status.run.compensating and status.run.failure:
+    if status.run and status.run.compensating:
         failure = status.run.failure
         click.secho(
-            f"{status.environment} could not be brought to generation {status.run.generation}.",
+            f"{status.environment} could not be brought to where it should be.",
             fg="red",
             bold=True,
             err=True,
         )
-        click.echo(f"Why:  {failure.message}", err=True)
-        click.echo("Now:  the release from before the run is back, as certified above.", err=True)
         click.echo(
-            f"Next: {failure.hint or 'mend the cause, then change the spec or resume.'}", err=True
+            f"Why:  {status.held.message if status.held else failure and failure.message}", err=True
+        )
+        click.echo("Now:  the release from before the run is back, as certified above.", err=True)
+        hint = failure.hint if failure else ""
+        click.echo(
+            f"Next: {hint or 'mend the cause, then change the spec or `reconciler resume`.'}",
+            err=True,
         )
     else:
         click.echo(click.style(f"{status.environment} is {status.phase}.", fg="green", bold=True))

@@ -141,7 +141,7 @@ def _conditions(status: EnvironmentStatus, entry: Entry, body: _Body) -> cond.Co
             kept = cond.with_condition(
                 kept, ConditionType.DEGRADED, "True", entry.reason, message, entry.at
             )
-        if entry.trigger is Trigger.REJECTED:
+        if entry.trigger is Trigger.REJECTED or body.get("degraded"):
             return cond.with_condition(
                 kept, ConditionType.READY, "False", entry.reason, message, entry.at
             )

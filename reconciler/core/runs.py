@@ -56,7 +56,7 @@ def new_run(  # noqa: PLR0917 - all of them are what a run consists of
                 "leg": old.leg + 1, "before": old.before, "before_details": old.before_details,
                 "effects": old.effects, "artifacts": old.artifacts, "checks_before": old.checks_before,
                 "compensating": bool(status.held and status.held.reason is Reason.COMPENSATED),
-                "rollback": old.rollback, "outage_started": old.outage_started,
+                "rollback": old.rollback, "outage_started": old.outage_started, "failure": old.failure,
             }
         )  # fmt: skip
     return run

@@ -86,8 +86,8 @@ class Work:
 
     @property
     def captures(self) -> Path:
-        """The present run's folder for artifacts."""
-        return self.states / "captures" / self.spec.name / self.run.id
+        """The folder for artifacts of the present leg: what one leg has saved, another never overwrites."""
+        return self.states / "captures" / self.spec.name / self.run.id / f"leg-{self.run.leg}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ def run(work: Work, observed: Observation) -> PhaseResult:
         run_steps(
             work, Phase.CAPTURE, plan(work.targets, observed, work.goal, (Phase.CAPTURE,)).steps
         )
-        verify_artifacts(work.states, work.run.artifacts)
+        verify_artifacts(work.states, _needed(work))
         way = plan(work.targets, observed, work.goal, (Phase.STOP, Phase.RESTORE, Phase.START))
         _check_policy(work, way)
     except ReconcilerError as exc:
@@ -72,6 +72,14 @@ def verify_artifacts(states: Path, artifacts: Iterable[Artifact]) -> None:
                 f"The saved file {artifact.path} is not what was written.",
                 hint="Check the disk under the state folder, then `reconciler resume`.",
             )
+
+
+def _needed(work: Work) -> list[Artifact]:
+    """What this leg has saved, and what its way rests on; an old log that was lost keeps nobody from going back."""
+    pins, here = work.run.pins, str(work.captures.relative_to(work.states))
+    paths = {artifact.path for artifact in (pins.database.rows if pins.database else ())}
+    paths |= {pin.path for pin in (pins.docker.volumes if pins.docker else {}).values() if pin.own}
+    return [item for item in work.run.artifacts if item.path in paths or item.path.startswith(here)]
 
 
 def _make_folder(work: Work) -> None:

@@ -157,11 +157,11 @@ def _stable(
         )
         body["recoveryPoint"] = point.model_dump(mode="json")
     if run.compensating:
-        why = run.failure.message if run.failure else "the goal was not reached"
+        why = status.held.message if status.held else "the goal was not reached"
         return Moved(
             Trigger.VERIFIED,
             Reason.COMPENSATED,
-            f"Back on the vector from before the run, because: {why}",
+            f"Back on the vector from before the run. {why}",
             body,
         )
     return Moved(
