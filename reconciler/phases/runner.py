@@ -13,7 +13,7 @@ from pathlib import Path
 
 from reconciler.backoff import delay
 from reconciler.core.conditions import Reason
-from reconciler.core.crashpoints import CrashPoint
+from reconciler.core.crashpoints import TARGET_POINTS, CrashPoint
 from reconciler.core.entry import EntryKind, Outcome
 from reconciler.core.errors import LeaseLostError, LedgerError, ReconcilerError, TransientError
 from reconciler.core.facts import Fact
@@ -34,6 +34,7 @@ class _Context:
     work: Work = field(repr=False)
     effect: str
     attempted: datetime | None
+    announced: set[CrashPoint] = field(default_factory=set)
 
     @property
     def run(self) -> str:
@@ -52,7 +53,11 @@ class _Context:
         return self.work.run.artifacts
 
     def at(self, point: CrashPoint) -> None:
-        self.work.probe(point, self.effect)
+        if (
+            point not in self.announced
+        ):  # an effect of several parts passes each point once, at its first part
+            self.announced.add(point)
+            self.work.probe(point, self.effect)
 
     def guard(self) -> None:
         self.work.journal.guard()
@@ -155,8 +160,9 @@ def _attempts(work: Work, step: Step, key: str, attempted: datetime | None) -> A
     for attempt in range(1, ATTEMPTS + 1):
         work.journal.guard()
         begun = work.clock.now()
+        context = _Context(work, key, attempted)
         try:
-            return target.apply(step, _Context(work, key, attempted))
+            applied = target.apply(step, context)
         except TransientError as exc:
             if attempt == ATTEMPTS:
                 raise
@@ -166,6 +172,10 @@ def _attempts(work: Work, step: Step, key: str, attempted: datetime | None) -> A
                 f"{work.redactor.text(exc.message)} Trying again in {wait:.0f} s."
             )
             work.clock.sleep(wait)
+        else:
+            for point in TARGET_POINTS:  # a step that only read has no instant of its own
+                context.at(point)
+            return applied
     raise AssertionError("unreachable")
 
 
