@@ -177,14 +177,17 @@ class Compose:
         """Changes when a file of the working tree changes that Compose certainly reads."""
         return tuple(_identity(self.root / name) for name in (*self.files, ".env", *self.env_files))
 
-    def hashes(self, document: Mapping[str, Any]) -> dict[str, str]:
+    def hashes(self, document: Mapping[str, Any], *options: str) -> dict[str, str]:
         """Config hash of each service of a rendered project.
 
         `config --hash` on the files themselves leaves env files out (Compose 2.26); on the rendered project it gives
         the label that `up` writes.
         """
         out = self._command.ask(
-            [*self._identity(self.root), "--profile", "*", "-f", "-", "config", "--hash", "*"],
+            [
+                *(*self._identity(self.root), "--profile", "*", "-f", "-"),
+                *("config", *options, "--hash", "*"),
+            ],
             stdin=json.dumps(document),
             timeout=RENDER_TIMEOUT,
         )
@@ -212,9 +215,8 @@ class Compose:
             ]
             if sources:
                 spec["volumes_from"] = sources
-                for source in sources:  # the file is refused unless each is a service of it
-                    services.setdefault(source, {"image": "none"})
-        found = self.hashes(document)
+        # An id in place of a service's name is not consistent, and must not become a dependency.
+        found = self.hashes(document, "--no-normalize", "--no-consistency")
         return {name: found[name] for name in rendering.shares_namespaces}
 
     def all_services(self, tree: Path) -> frozenset[str]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from reconciler.core.crashpoints import CrashPoint
 from reconciler.core.errors import PreflightError
 from reconciler.core.facts import (
     GIT_COMMIT,
@@ -50,10 +51,16 @@ _FRESH = 5.0
 
 
 class VolumeStore(Protocol):
-    """Archives, backups and restores of volumes, by their names on the engine."""
+    """Archives, backups and restores of volumes, by their names on the engine (see `volumes`)."""
 
     def observe(self, volume: str) -> Fact:
         """What a volume was last restored from."""
+
+    def exists(self, volume: str) -> bool:
+        """Whether there is such a volume."""
+
+    def check_volume(self, volume: str) -> None:
+        """Raises PreflightError when a volume cannot be replaced."""
 
     def check_archive(self, path: Path, sha256: str) -> object:
         """Raises PreflightError when an archive is not what it should be."""
@@ -219,11 +226,18 @@ class DockerTarget:
         return self._compose.all_services(view.tree) - set(rendering.services)
 
     def _check_archive(self, step: Step, context: ApplyContext) -> Applied:
-        self._volumes().check_archive(self._archive(step, context), str(step.args["sha256"]))
+        store = self._volumes()
+        context.at(CrashPoint.MID_EFFECT)
+        store.check_volume(str(step.args["engine_name"]))
+        store.check_archive(self._archive(step, context), str(step.args["sha256"]))
+        context.at(CrashPoint.APPLIED_UNREAD)
         return Applied()
 
     def _back_up(self, step: Step, context: ApplyContext) -> Applied:
-        saved = self._volumes().backup(str(step.args["engine_name"]), context.captures, context)
+        store, volume = self._volumes(), str(step.args["engine_name"])
+        if not store.exists(volume):
+            return Applied(note="there is no such volume yet")
+        saved = store.backup(volume, context.captures / f"{step.subject}.tar.zst", context)
         return Applied(artifacts=[saved.model_copy(update={"subject": step.subject})])
 
     def _restore(self, step: Step, context: ApplyContext) -> Applied:

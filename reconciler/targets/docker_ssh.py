@@ -6,13 +6,13 @@ agents, jump hosts and host names of the user's ssh configuration mean the same 
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import socket
 import subprocess
 import tempfile
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
@@ -68,7 +68,7 @@ class SshTunnel:
 
     def close(self) -> None:
         """Ends the carriers and removes the socket."""
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             self._server.shutdown(socket.SHUT_RDWR)
         self._server.close()
         for process in list(self._processes):
@@ -97,17 +97,24 @@ class SshTunnel:
         there, back = process.stdin, process.stdout
         if there is None or back is None:  # pragma: no cover - both are pipes
             return
-        threading.Thread(target=_send, args=(connection, there), daemon=True).start()
-        with connection, contextlib.suppress(OSError, ValueError):
+        sender = threading.Thread(target=_send, args=(connection, there), daemon=True)
+        sender.start()
+        with suppress(OSError, ValueError):
             while data := back.read(_CHUNK):
                 connection.sendall(data)
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)  # wakes the sender
+        sender.join()
+        connection.close()
+        back.close()
         process.terminate()
         process.wait()
         self._processes.discard(process)
 
 
 def _send(connection: socket.socket, there: IO[bytes]) -> None:
-    with contextlib.suppress(OSError, ValueError):
+    with suppress(OSError, ValueError):
         while data := connection.recv(_CHUNK):
             there.write(data)
+    with suppress(OSError, ValueError):
         there.close()

@@ -110,6 +110,7 @@ class Project:
         root.mkdir(parents=True)
         states.mkdir()
         self.tagged: list[str] = []
+        self.hosts: list[DockerHost] = []
         self._git("init", "-q", "-b", "main")
         self.write(".gitignore", ".env\n*.secret\nlocal/\n")
 
@@ -207,13 +208,15 @@ class Project:
         host: DockerHost | None = None,
         **section: object,
     ) -> DockerTarget:
+        host = host or DockerHost()
+        self.hosts.append(host)
         declared = Docker.model_validate({"project": self.name, **section})
         return DockerTarget(
             declared,
             project_root=self.root,
             repository=Repository(self.root) if git else None,
             volumes=volumes,
-            host=host or DockerHost(),
+            host=host,
             cache=self.states / "cache",
             timeout=timeout,
         )
@@ -232,6 +235,15 @@ class Project:
         resolution = target.resolve(pins, observed, goal)
         return Goal(
             wanted={**goal.wanted, **{want.key: want for want in resolution.wanted}},
+            materials={"docker": resolution.materials},
+        )
+
+    def resolve_without_git(self, target: DockerTarget) -> Goal:
+        resolution = target.resolve(
+            pins(), Observation.of(datetime.now(UTC), target.observe()), Goal()
+        )
+        return Goal(
+            wanted={want.key: want for want in resolution.wanted},
             materials={"docker": resolution.materials},
         )
 
@@ -268,6 +280,8 @@ class Project:
         ]
 
     def close(self) -> None:
+        for host in self.hosts:
+            host.close()
         for name in {*self.tagged, *self._our_tags()}:
             self.engine.docker("image", "rm", "-f", name, check=False)
 
