@@ -10,29 +10,27 @@ from collections.abc import Mapping, Sequence
 from reconciler.core import facts as f
 from reconciler.core.errors import (
     OutcomeUnknownError,
+    PreflightError,
     ReconcilerError,
     TerminalError,
     TransientError,
 )
 from reconciler.core.facts import Fact, Goal, Observation, Resolution, Wanted
-from reconciler.core.migrations import digest, fingerprint, newest, order, route
+from reconciler.core.migrations import Route, digest, fingerprint, newest, order, route
 from reconciler.core.phase import Phase
 from reconciler.core.pins import Artifact, Pins
 from reconciler.core.plan import Step
 from reconciler.targets import dumps
 from reconciler.targets.base import Applied, ApplyContext
-from reconciler.targets.pg import preparing
+from reconciler.targets.pg import planning, preparing
 from reconciler.targets.pg.driver import APPLICATION, Driver, Limits
 from reconciler.targets.pg.materials import Materials, Move
 from reconciler.targets.pg.pitr import TimeTraveller
 from reconciler.targets.pg.resolving import moves, needed_rows, script
 from reconciler.targets.pg.source import MigrationSource
-from reconciler.targets.pg.texts import name as quoted
 
 NAME = "database"
 DRIFT = "database.drift"  # informative, never part of a goal
-#: Seconds a short migration keeps the services waiting; a guess for the plan.
-_MOMENT = 0.5
 _SHOWN = 4
 
 
@@ -132,6 +130,7 @@ class DatabaseTarget:
         materials = moves(self._driver, self._source, way, places, tuple(history))
         materials = materials.model_copy(
             update={
+                "passed": _passed(tuple(history), way),
                 "rows": needed_rows(pins.database.rows, reapply),
                 "compensating": bool(reapply or pins.database.rows),
                 "pitr": self._pitr if way.down and not reapply else None,
@@ -153,96 +152,7 @@ class DatabaseTarget:
     def plan(self, phase: Phase, observed: Observation, goal: Goal) -> Sequence[Step]:
         """Preparations in capture, moves in restore; nothing when the facts are as wanted."""
         raw = goal.materials.get(NAME)
-        version = observed.get(f.DATABASE_VERSION)
-        if raw is None or not version.known or phase not in {Phase.CAPTURE, Phase.RESTORE}:
-            return []
-        materials = Materials.model_validate(raw)
-        left = materials.remaining(version.value)
-        if not left and not materials.rows:
-            return []
-        if phase is Phase.CAPTURE:
-            return self._preparations(materials, left)
-        steps: list[Step] = []
-        if materials.pitr is not None and left:
-            return [self._pitr_step(materials, materials.pitr)]
-        if left == materials.moves and any(move.risky for move in left):
-            again = "dump again what has changed since capture"
-            steps.append(
-                _step(Phase.RESTORE, "refresh-dump", "database", again, once=True, touches=False)
-            )
-        undoable = {move.version for move in materials.undo if move.found}
-        steps += [self._move_step(move, materials, undoable) for move in left]
-        steps += [self._rows_step(row) for row in materials.rows]
-        return steps
-
-    def _preparations(self, materials: Materials, left: Sequence[Move]) -> list[Step]:
-        args: dict[str, object] = {"materials": materials.model_dump(mode="json")}
-        count = f"{len(left)} migration{'' if len(left) == 1 else 's'}"
-        steps = [
-            _step(
-                Phase.CAPTURE, "preflight", NAME, f"check the way of {count}", args, touches=False
-            )
-        ]
-        if not left or materials.pitr is not None:
-            return steps
-        summary = f"rehearse {count} and the way back in a rolled-back transaction"
-        steps.append(_step(Phase.CAPTURE, "dry-run", NAME, summary, args, touches=False))
-        if any(move.risky for move in left):
-            summary = "dump what the migrations destroy"
-            steps.append(_step(Phase.CAPTURE, "dump", NAME, summary, once=True, touches=False))
-        return steps
-
-    def _move_step(self, move: Move, materials: Materials, undoable: set[str]) -> Step:
-        verb = "take down" if move.direction == "down" else "apply"
-        notes = [*move.destructive]
-        if move.outside:
-            notes.append("not in a transaction")
-        told = f" ({'; '.join(notes)})" if notes else ""
-        empty = [
-            quoted(row.meta["schema"], row.meta["name"])
-            for row in materials.rows
-            if row.meta.get("mode") == "table"
-        ]
-        args: dict[str, object] = {
-            "version": move.version,
-            "path": move.path,
-            "commit": move.commit,
-            "sha256": move.sha256,
-            "move": move.model_dump(mode="json"),
-            "empty": empty if move.direction == "up" else [],
-        }
-        return _step(
-            Phase.RESTORE,
-            move.direction,
-            move.version,
-            f"{verb} migration {move.version} {move.name}".rstrip() + told,
-            args,
-            irreversible=move.version not in undoable,
-            data_loss=move.risky and not materials.compensating,
-            downtime=_MOMENT,
-        )
-
-    def _rows_step(self, row: Artifact) -> Step:
-        summary = f"put back {row.meta.get('rows', 'the')} rows of {row.subject}"
-        if row.meta.get("mode") == "sequence":
-            summary = f"set the sequence {row.subject}"
-        args: dict[str, object] = {"artifact": row.model_dump(mode="json")}
-        return _step(Phase.RESTORE, "restore-rows", row.subject, summary, args, downtime=_MOMENT)
-
-    def _pitr_step(self, materials: Materials, time: int) -> Step:
-        summary = (
-            "restore the whole database to its state at the declared time; all later data is lost"
-        )
-        args: dict[str, object] = {
-            "time": time,
-            "versions": [move.version for move in materials.down],
-        }
-        return _step(
-            *(Phase.RESTORE, "pitr", NAME, summary, args),
-            irreversible=True,
-            data_loss=True,
-            downtime=600.0,
-        )
+        return [] if raw is None else planning.steps(phase, observed, Materials.model_validate(raw))
 
     # --- apply ----------------------------------------------------------------------------------
 
@@ -250,6 +160,11 @@ class DatabaseTarget:
         """Does one step; looks first when it was begun before."""
         match step.action:
             case "preflight":
+                if step.args.get("stale"):
+                    raise PreflightError(
+                        "The database was migrated by somebody else since this goal was resolved.",
+                        hint="Look at its history, then resume: the way is planned anew.",
+                    )
                 return preparing.preflight(
                     self._driver, self._source, _materials(step), self._rules, context
                 )
@@ -301,6 +216,16 @@ class DatabaseTarget:
         return facts
 
 
+def _passed(applied: Sequence[str], way: Route) -> tuple[str, ...]:
+    """The digest of the applied set before the first move and after each."""
+    now = set(applied)
+    passed = [digest(now)]
+    for version in (*way.down, *way.up):
+        now ^= {version}  # a version to take down is in it, one to apply is not
+        passed.append(digest(now))
+    return tuple(passed)
+
+
 def _materials(step: Step) -> Materials:
     return Materials.model_validate(step.args["materials"])
 
@@ -314,31 +239,3 @@ def _told(words: str, versions: Sequence[str]) -> list[str]:
         return []
     more = f" and {len(versions) - _SHOWN} more" if len(versions) > _SHOWN else ""
     return [f"{words}: {', '.join(versions[:_SHOWN])}{more}"]
-
-
-def _step(
-    phase: Phase,
-    action: str,
-    subject: str,
-    summary: str,
-    args: Mapping[str, object] | None = None,
-    *,
-    irreversible: bool = False,
-    data_loss: bool = False,
-    once: bool = False,
-    touches: bool = True,
-    downtime: float = 0.0,
-) -> Step:
-    return Step(
-        phase=phase,
-        target=NAME,
-        action=action,
-        subject=subject,
-        summary=summary,
-        args=dict(args or {}),  # type: ignore[arg-type]  # JSON by construction, checked by pydantic
-        irreversible=irreversible,
-        data_loss=data_loss,
-        once=once,
-        touches=touches,
-        downtime=downtime,
-    )

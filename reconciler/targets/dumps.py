@@ -5,23 +5,19 @@ came from. Not pg_dump: its archives bring back whole objects, where we need the
 merged into what a migration has made again, and checked one by one.
 """
 
+# ruff: noqa: S608 - SQL is built from quoted names and literals; see `pg.texts`
+
 from __future__ import annotations
 
-import contextlib
-import errno
-import hashlib
 import json
-import os
-import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import BaseModel, TypeAdapter
 
 from reconciler.core.errors import (
-    CaptureCorruptError,
     PreflightError,
     StepFailedError,
     TransientError,
@@ -30,6 +26,7 @@ from reconciler.core.pins import Artifact
 from reconciler.targets.base import ApplyContext
 from reconciler.targets.pg import rows as merging
 from reconciler.targets.pg.driver import Driver, RowsBack, Snapshot
+from reconciler.targets.pg.dumpfile import check, file_stem, unused, write
 from reconciler.targets.pg.losses import Loss
 from reconciler.targets.pg.texts import literal, name
 
@@ -37,12 +34,12 @@ KIND = "table-dump"
 #: Free space demanded besides the size of the table itself, in bytes.
 _SPARE = 64 * 1024 * 1024
 _CHUNK = 1024 * 1024
-_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
 class _Column(BaseModel):
     name: str
     type: str
+    number: int
     generated: bool
     sequence: str | None
 
@@ -54,6 +51,7 @@ class _Table(BaseModel):
     keys: list[list[str]] | None
     refers: list[str] | None
     plain: str
+    id: int
     relkind: str
     bytes: int
 
@@ -171,11 +169,12 @@ def _dump_table(
     content = str(before["content"])
     if known is not None and known.meta.get("content") == content:
         return None
-    path = unused(context, f"{_file_stem(subject)}.copy")
-    size, sha256, lines = _write(path, snapshot.copy(relation, plan.columns))
+    path = unused(context, f"{file_stem(subject)}.copy")
+    size, sha256, lines = write(path, snapshot.copy(relation, plan.columns))
     if lines != int(str(before["rows"])):
         raise TransientError(f"{subject} changed while it was being dumped.", retry_after=1.0)
     types = {column.name: column.type for column in plan.table.columns}
+    numbers = {column.name: column.number for column in plan.table.columns}
     sequences = {
         column.name: _sequence(snapshot, column.sequence)
         for column in plan.table.columns
@@ -197,6 +196,8 @@ def _dump_table(
             "types": json.dumps([types[column] for column in plan.columns]),
             "pk": json.dumps(list(plan.key)),
             "lost": json.dumps([c for c in plan.loss.columns if c in plan.columns]),
+            "converted": json.dumps([c for c in plan.loss.converted if c in plan.columns]),
+            "identity": json.dumps([plan.table.id, [numbers[c] for c in plan.columns]]),
             "rows": str(lines),
             "content": content,
             "order": f"{order:05}",
@@ -224,8 +225,8 @@ def _sequence(snapshot: Snapshot, sequence: str) -> tuple[int, bool]:
 
 def _dump_sequence(snapshot: Snapshot, quoted: str, loss: Loss, context: ApplyContext) -> Artifact:
     value, called = _sequence(snapshot, quoted)
-    path = unused(context, f"{_file_stem(loss.subject)}.copy")
-    size, sha256, _ = _write(path, [f"{value}\t{'t' if called else 'f'}\n".encode()])
+    path = unused(context, f"{file_stem(loss.subject)}.copy")
+    size, sha256, _ = write(path, [f"{value}\t{'t' if called else 'f'}\n".encode()])
     return Artifact(
         kind=KIND,
         subject=loss.subject,
@@ -241,81 +242,6 @@ def _dump_sequence(snapshot: Snapshot, quoted: str, loss: Loss, context: ApplyCo
             "order": "99999",
         },
     )
-
-
-def _file_stem(subject: str) -> str:
-    """A name that is safe on any disk and unique for a subject."""
-    mark = hashlib.sha256(subject.encode()).hexdigest()[:8]
-    return f"{_UNSAFE.sub('_', subject)[:80]}-{mark}"
-
-
-def unused(context: ApplyContext, file_name: str) -> Path:
-    """A path in the run's folder that no file the run has recorded occupies; a file nobody recorded is overwritten."""
-    taken = {artifact.path for artifact in context.artifacts}
-    stem, dot, suffix = file_name.rpartition(".")
-    path, number = context.captures / file_name, 1
-    while path.relative_to(context.states).as_posix() in taken:
-        number += 1
-        path = context.captures / f"{stem}-{number}{dot}{suffix}"
-    return path
-
-
-def write_file(path: Path, pieces: Iterable[bytes]) -> tuple[int, str]:
-    """Writes a file of the run, mode 0600, durable before it has its name; gives size and sha256."""
-    size, sha256, _ = _write(path, pieces)
-    return size, sha256
-
-
-def _write(path: Path, pieces: Iterable[bytes]) -> tuple[int, str, int]:
-    digest, size, lines = hashlib.sha256(), 0, 0
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with contextlib.suppress(FileNotFoundError):
-            part.unlink()
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            for piece in pieces:
-                file.write(piece)
-                digest.update(piece)
-                size += len(piece)
-                lines += piece.count(b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as exc:
-        part.unlink(missing_ok=True)
-        full = exc.errno in {errno.ENOSPC, errno.EDQUOT}
-        raise PreflightError(
-            f"The dump {path.name} cannot be written ({exc.strerror}).",
-            hint="Free space on the disk of the state folder." if full else "",
-        ) from exc
-    return size, digest.hexdigest(), lines
-
-
-def check(artifact: Artifact, states: Path) -> Path:
-    """Makes sure a dump is what was written.
-
-    Raises:
-        CaptureCorruptError: It is missing or has another digest.
-    """
-    path = states / artifact.path
-    try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as exc:
-        raise CaptureCorruptError(
-            f"The dump {artifact.path} cannot be read ({exc.strerror})."
-        ) from exc
-    if found != artifact.sha256:
-        raise CaptureCorruptError(
-            f"The dump {artifact.path} is not what was written: its digest differs."
-        )
-    return path
 
 
 def put_back(driver: Driver, artifact: Artifact, context: ApplyContext) -> str:
@@ -339,10 +265,30 @@ def put_back(driver: Driver, artifact: Artifact, context: ApplyContext) -> str:
         )
         return f"{artifact.subject} stands at {value} again"
     back = _rows_back(meta, quoted, path)
-    _require_columns(driver, back, artifact, context)
+    table = _came_back(driver, back, artifact, context)
+    back = _still_lost(back, meta, table)
+    if back.mode == "columns" and not back.lost:
+        return f"nothing of {artifact.subject} was taken away"
     differing = driver.put_back(back, context)
     left = f"; {differing} of them had been changed meanwhile and were left so" if differing else ""
     return f"{meta['rows']} rows of {artifact.subject} are back{left}"
+
+
+def _still_lost(back: RowsBack, meta: Mapping[str, str], table: _Table) -> RowsBack:
+    """What this table really lost.
+
+    A down script that failed after the dump has taken nothing away, and newer values must not be overwritten then: a
+    table or column that is the same object as the dumped one was never dropped.
+    """
+    identity, numbers = TypeAdapter(tuple[int, list[int]]).validate_json(meta["identity"])
+    if table.id != identity:
+        return back
+    now = {column.name: column.number for column in table.columns}
+    then = dict(zip(back.columns, numbers, strict=True))
+    converted = TypeAdapter(list[str]).validate_json(meta["converted"])
+    new = [column for column in back.columns if now[column] != then[column] or column in converted]
+    mode = "columns" if back.mode == "columns" else "rows"
+    return replace(back, mode=mode, lost=new)
 
 
 def _rows_back(meta: Mapping[str, str], quoted: str, path: Path) -> RowsBack:
@@ -366,23 +312,24 @@ def _rows_back(meta: Mapping[str, str], quoted: str, path: Path) -> RowsBack:
     )
 
 
-def _require_columns(
-    driver: Driver, back: RowsBack, artifact: Artifact, context: ApplyContext
-) -> None:
+def _came_back(driver: Driver, back: RowsBack, artifact: Artifact, context: ApplyContext) -> _Table:
+    """The table as it is now.
+
+    Raises:
+        StepFailedError: It, or a column of it, is not there.
+    """
     found = driver.query(merging.describe_sql(back.relation), context)
-    there = (
-        {column.name for column in TypeAdapter(_Table).validate_python(found[0]).columns}
-        if found
-        else set()
-    )
+    table = TypeAdapter(_Table).validate_python(found[0]) if found else None
+    there = {column.name for column in table.columns} if table else set()
     absent = [column for column in back.columns if column not in there]
-    if absent:
-        what = (
-            f"column {', '.join(absent)} of {artifact.subject}"
-            if found
-            else f"table {artifact.subject}"
-        )
-        raise StepFailedError(
-            f"The up script did not bring back {what}; its rows are safe in {artifact.path}.",
-            hint="Make it by hand, then resume.",
-        )
+    if table is not None and not absent:
+        return table
+    what = (
+        f"column {', '.join(absent)} of {artifact.subject}"
+        if table
+        else f"table {artifact.subject}"
+    )
+    raise StepFailedError(
+        f"The up script did not bring back {what}; its rows are safe in {artifact.path}.",
+        hint="Make it by hand, then resume.",
+    )

@@ -1,18 +1,18 @@
 """The direct way to PostgreSQL, by psycopg 3: explicit transactions and COPY. The database target drives it.
 
-Every operation opens a session of its own and closes it: whatever goes wrong in between, closing without a commit undoes
-it. The connection string never appears in an error.
+Every operation opens a session of its own and closes it: whatever goes wrong in between, closing without a commit
+undoes it. The connection string never appears in an error.
 """
+
+# ruff: noqa: S608 - SQL is built from quoted names and literals; see `pg.texts`
 
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 
@@ -28,6 +28,7 @@ from reconciler.core.errors import (
 from reconciler.targets.base import ApplyContext
 from reconciler.targets.pg import rows as merging
 from reconciler.targets.pg import sqlstate, texts
+from reconciler.targets.pg.connecting import no_connection
 from reconciler.targets.pg.driver import (
     ADVISORY_LOCK,
     APPLICATION,
@@ -44,24 +45,6 @@ from reconciler.targets.pg.driver import (
 from reconciler.targets.pg.outside import already_done, half_built_index
 
 _CONNECT_SECONDS = 10
-_SAFE_PLACE = re.compile(r"[A-Za-z0-9_./ -]+:\d{1,5}")
-#: What libpq says when it cannot connect, and what that means. Its own text may quote pieces of a mistyped URL.
-_CONNECT_TROUBLE = (
-    ("password authentication failed", "28P01", "the password was refused"),
-    ("no password supplied", "28P01", "a password is needed"),
-    ("no pg_hba.conf entry", "28000", "the server does not admit this user from here"),
-    ('role "', "28000", "there is no such role"),
-    ('database "', "3D000", "there is no such database"),
-    ("starting up", "", "the server is starting up"),
-    ("shutting down", "", "the server is shutting down"),
-    ("too many", "", "the server has no free connection"),
-    ("remaining connection slots", "", "the server has no free connection"),
-    ("Connection refused", "", "nobody listens there"),
-    ("No such file", "", "nobody listens there"),
-    ("timeout", "", "no answer in time"),
-    ("translate host name", "", "the host name is not known"),
-    ("SSL", "", "the encrypted connection failed"),
-)
 
 
 class PostgresDriver:
@@ -256,11 +239,14 @@ class PostgresDriver:
                 autocommit=True,
                 application_name=tag[:63],
                 connect_timeout=_CONNECT_SECONDS,
+                client_encoding="utf8",
                 prepare_threshold=None,
                 row_factory=dict_row,
             )
         except psycopg.Error as exc:
-            raise self._no_connection(exc) from None  # its text may quote the connection string
+            raise no_connection(
+                self._dsn, exc
+            ) from None  # its text may quote the connection string
         session = _Session(connection)
         try:
             yield session
@@ -268,29 +254,6 @@ class PostgresDriver:
             raise _translated(exc, what) from exc
         finally:
             connection.close()
-
-    def _no_connection(self, exc: psycopg.Error) -> ReconcilerError:
-        try:
-            parts = conninfo_to_dict(self._dsn)
-        except psycopg.Error:
-            return StepFailedError(
-                "The connection string of the database cannot be read.",
-                hint="It is a URL (postgresql://...) with special characters of the password percent-encoded.",
-            )
-        host = f"{parts.get('host') or parts.get('hostaddr') or 'the local socket'}"
-        place = f"{host}:{parts.get('port') or 5432}"
-        if not _SAFE_PLACE.fullmatch(place):
-            place = "its server"
-        said = str(exc)
-        for words, state, meaning in _CONNECT_TROUBLE:
-            if words in said:
-                message = f"Cannot connect to the database at {place}: {meaning}."
-                if state:
-                    return StepFailedError(message, hint="Check the connection string.")
-                return TargetUnavailableError(message, retry_after=2.0)
-        return TargetUnavailableError(
-            f"Cannot connect to the database at {place}.", retry_after=2.0
-        )
 
 
 class _Session:

@@ -1,8 +1,10 @@
 """SQL through the Management API's query route: each request one implicit transaction on some connection.
 
-The same rules as on a connection of one's own, put into one guarded text a migration. Dumps and the way back of rows work
-page by page; a direct connection does both better, and is used where the spec names one.
+The same rules as on a connection of one's own, put into one guarded text a migration. Dumps, and the way back of rows,
+work page by page; a direct connection does both better, and is used where the spec names one.
 """
+
+# ruff: noqa: S608 - SQL is built here from quoted names and literals; see `name` and `literal`
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""COPY's text format: one row a line, tabs between values, `\\N` for NULL. Pure; for the driver that has no COPY of its own.
+r"""COPY's text format: one row a line, tabs between values, `\N` for NULL. Pure; for a driver that has no COPY.
 
 Source: PostgreSQL documentation, COPY, "Text Format".
 """

@@ -22,6 +22,7 @@ class Loss(BaseModel):
         name: Its name.
         mode: `columns`, `rows` (some rows deleted or changed), `table` (all of it), `sequence`.
         columns: The columns lost or converted.
+        converted: Those of the columns that stay, with another type.
         versions: The versions whose scripts do it, oldest first.
         estimate: Rows, as the planner knows them; below zero when unknown.
         bytes: Size on disk now.
@@ -33,6 +34,7 @@ class Loss(BaseModel):
     name: str
     mode: str
     columns: tuple[str, ...] = ()
+    converted: tuple[str, ...] = ()
     versions: tuple[str, ...]
     estimate: int = -1
     bytes: int = 0
@@ -60,12 +62,14 @@ class Findings(BaseModel):
     Attributes:
         losses: Data that would be lost.
         gone: Other objects that would go (`index public.i`).
+        moves: What was rehearsed, in order (`down 2025...`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     losses: tuple[Loss, ...] = ()
     gone: tuple[str, ...] = ()
+    moves: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """One line."""
@@ -108,6 +112,7 @@ def _loss(row: Row, version: str) -> Loss | None:
         name=str(row["name"]),
         mode=mode,
         columns=(str(row["col"]),) if mode == "columns" else (),
+        converted=(str(row["col"]),) if what == "altered" else (),
         versions=(version,),
         estimate=_number(row["estimate"], -1),
         bytes=_number(row["bytes"], 0),
@@ -124,6 +129,7 @@ def _joined(one: Loss, other: Loss) -> Loss:
         update={
             "mode": mode,
             "columns": tuple(dict.fromkeys((*one.columns, *other.columns))),
+            "converted": tuple(dict.fromkeys((*one.converted, *other.converted))),
             "versions": tuple(sorted({*one.versions, *other.versions}, key=order)),
             "estimate": max(one.estimate, other.estimate),
             "bytes": max(one.bytes, other.bytes),

@@ -1,6 +1,6 @@
 """The Supabase Management API as far as databases need it: one request at a time, every answer judged.
 
-Facts: supabase.com/docs/reference/api (v1). The declared status codes are not all that occur, so the text decides first.
+Facts: supabase.com/docs/reference/api (v1). More status codes occur than are declared, so the text decides first.
 """
 
 from __future__ import annotations

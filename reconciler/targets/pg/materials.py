@@ -99,6 +99,7 @@ class Materials(_Frozen):
         down: Versions to take down, newest first.
         up: Versions to apply, oldest first.
         undo: What would take all that back, in the order in which it would run.
+        passed: Digest of the applied set before the first move, and after each.
         rows: Dumps to put back, parents first (compensation only).
         compensating: The way back of a failed run: the policy on data loss was applied on the way there.
         pitr: Unix time to restore to instead of running down scripts; None otherwise.
@@ -108,6 +109,7 @@ class Materials(_Frozen):
     down: tuple[Move, ...] = ()
     up: tuple[Move, ...] = ()
     undo: tuple[Move, ...] = ()
+    passed: tuple[str, ...] = ()
     rows: tuple[Artifact, ...] = ()
     compensating: bool = False
     pitr: int | None = None
@@ -118,8 +120,20 @@ class Materials(_Frozen):
         """All moves in the order in which they are made."""
         return self.down + self.up
 
-    def remaining(self, version: str | None) -> tuple[Move, ...]:
-        """The moves that are still to be made when a version is the newest applied one."""
+    def remaining(self, version: str | None, applied: str | None) -> tuple[Move, ...] | None:
+        """The moves that are still to be made.
+
+        Args:
+            version: The newest applied version now.
+            applied: The digest of the applied set now.
+
+        Returns:
+            None when the applied set is none of those this way passes through.
+        """
+        if applied in self.passed:
+            return self.moves[self.passed.index(applied) :]
+        if applied is not None and self.passed:
+            return None
         route = Route(
             down=tuple(move.version for move in self.down),
             up=tuple(move.version for move in self.up),

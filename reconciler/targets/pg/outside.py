@@ -1,4 +1,4 @@
-"""Scripts of one statement that cannot run in a transaction: what is left of a broken attempt, and whether it was done."""
+"""Scripts of one statement that cannot run in a transaction: what a broken attempt leaves, and whether it was done."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from reconciler.core.pins import Artifact
 from reconciler.targets import dumps
 from reconciler.targets.base import Applied, ApplyContext
 from reconciler.targets.pg.driver import Driver, Limits, Row, Script
+from reconciler.targets.pg.dumpfile import check, unused, write
 from reconciler.targets.pg.losses import Findings, findings
 from reconciler.targets.pg.materials import Materials, Move
 from reconciler.targets.pg.outside import without_concurrently
@@ -53,7 +54,7 @@ def preflight(
             " ".join(server.problems), hint="Make the database writable, then resume."
         )
     for row in materials.rows:
-        dumps.check(row, context.states)
+        check(row, context.states)
     if materials.pitr is not None:
         _check_travel(driver, materials.pitr, rules)
         return Applied(note="; ".join(materials.warnings))
@@ -63,7 +64,7 @@ def preflight(
         read(source, move, driver)
     if rules.require_undo and materials.down:
         _check_scripts(materials.undo, "could not be applied again if the rollback failed")
-    if not rules.allow_data_loss and not materials.compensating:
+    if not rules.allow_data_loss and not _goes_back(materials, context):
         _check_policy(materials.moves)
     return Applied(note="; ".join(materials.warnings))
 
@@ -102,6 +103,25 @@ def _check_scripts(moves: Sequence[Move], verdict: str) -> None:
             )
 
 
+def _names(moves: Sequence[Move]) -> tuple[str, ...]:
+    return tuple(f"{move.direction} {move.version}" for move in moves)
+
+
+def _goes_back(materials: Materials, context: ApplyContext) -> bool:
+    """Whether all moves take back what this very run had set out to do: then the policy was asked on the way there."""
+    if materials.compensating:
+        return True
+    opposite = {"up": "down", "down": "up"}
+    undone = {f"{opposite[move.direction]} {move.version}" for move in materials.moves}
+    return any(undone <= set(found.moves) for found in _rehearsals(context))
+
+
+def _rehearsals(context: ApplyContext) -> list[Findings]:
+    """The dry runs of this run so far, oldest first."""
+    paths = [check(a, context.states) for a in context.artifacts if a.kind == _KIND]
+    return [Findings.model_validate_json(path.read_bytes()) for path in paths]
+
+
 def _check_policy(moves: Sequence[Move]) -> None:
     lost = [text for move in moves for text in move.destructive]
     lost += [text for move in moves if move.outside and move.risky for text in move.unclear]
@@ -119,7 +139,7 @@ def _listed(texts: Sequence[str]) -> str:
     return f"{shown} and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else shown
 
 
-def rehearse(
+def rehearse(  # noqa: PLR0917 - what a rehearsal is made of
     driver: Driver,
     source: MigrationSource,
     materials: Materials,
@@ -143,7 +163,8 @@ def rehearse(
         undo = [ready for ready in back if ready]
     rehearsal = driver.rehearse(scripts, undo, limits)
     found = findings(rehearsal.changes, [script.version for script in scripts])
-    if found.losses and not rules.allow_data_loss and not materials.compensating:
+    found = found.model_copy(update={"moves": _names(materials.moves)})
+    if found.losses and not rules.allow_data_loss and not _goes_back(materials, context):
         lost = _listed([str(loss) for loss in found.losses])
         raise PolicyRefusedError(
             f"The dry run shows that data would be lost, and the policy forbids it: {lost}.",
@@ -151,8 +172,8 @@ def rehearse(
         )
     if rehearsal.after_undo is not None and rules.require_undo:
         _check_return(found, rehearsal.after_undo)
-    path = dumps.unused(context, "database-dry-run.json")
-    size, sha256 = dumps.write_file(path, [found.model_dump_json().encode()])
+    path = unused(context, "database-dry-run.json")
+    size, sha256, _ = write(path, [found.model_dump_json().encode()])
     kept = Artifact(
         kind=_KIND,
         subject="database",
@@ -201,13 +222,12 @@ def dump(driver: Driver, context: ApplyContext, *, again: bool) -> Applied:
     Raises:
         PreflightError: It could not be put back, or does not fit on the disk.
     """
-    rehearsals = [artifact for artifact in context.artifacts if artifact.kind == _KIND]
+    rehearsals = _rehearsals(context)
     if not rehearsals:
         raise PreflightError(
             "There is no dry run to tell what would be lost.", hint="Resume: capture runs again."
         )
-    path = dumps.check(rehearsals[-1], context.states)
-    found = Findings.model_validate_json(path.read_bytes())
+    found = rehearsals[-1]
     known: Mapping[str, Artifact] = {}
     if again:
         known = {a.subject: a for a in context.artifacts if a.kind == dumps.KIND}

@@ -1,5 +1,7 @@
 """SQL that describes a table, and that merges dumped rows back into it. Text only; used by dumps and both drivers."""
 
+# ruff: noqa: S608 - SQL is built here from quoted names and literals; see `name` and `literal`
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -14,7 +16,7 @@ def describe_sql(relation: str) -> str:
     """One row about a table: columns, types, keys, owned sequences, size; no row when it is not there."""
     oid = f"pg_catalog.to_regclass({literal(relation)})"
     return f"""
-SELECT (SELECT pg_catalog.json_agg(pg_catalog.json_build_object('name', a.attname,
+SELECT (SELECT pg_catalog.json_agg(pg_catalog.json_build_object('name', a.attname, 'number', a.attnum,
           'type', pg_catalog.format_type(a.atttypid, a.atttypmod), 'generated', a.attgenerated <> '',
           'sequence', pg_catalog.pg_get_serial_sequence({literal(relation)}, a.attname)) ORDER BY a.attnum)
         FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns,
@@ -31,12 +33,13 @@ SELECT (SELECT pg_catalog.json_agg(pg_catalog.json_build_object('name', a.attnam
                   SELECT 1 FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY u (attnum, place)
                   JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = u.attnum
                   WHERE u.place <= i.indnkeyatts AND NOT a.attnotnull)) k) AS keys,
-       (SELECT pg_catalog.json_agg(DISTINCT pg_catalog.quote_ident(n2.nspname) || '.' || pg_catalog.quote_ident(c2.relname))
+       (SELECT pg_catalog.json_agg(DISTINCT
+          pg_catalog.quote_ident(n2.nspname) || '.' || pg_catalog.quote_ident(c2.relname))
         FROM pg_catalog.pg_constraint f JOIN pg_catalog.pg_class c2 ON c2.oid = f.confrelid
         JOIN pg_catalog.pg_namespace n2 ON n2.oid = c2.relnamespace
         WHERE f.conrelid = c.oid AND f.contype = 'f') AS refers,
        pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) AS plain,
-       c.relkind::text AS relkind, pg_catalog.pg_table_size(c.oid) AS bytes
+       c.oid::bigint AS id, c.relkind::text AS relkind, pg_catalog.pg_table_size(c.oid) AS bytes
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = {oid}"""
 
 
@@ -59,7 +62,8 @@ def sequence_sql(sequence: str) -> str:
 
 def source_sql(back: RowsBack) -> str:
     """A temporary table with the dumped columns in the types the table has now."""
-    return f"CREATE TEMP TABLE reconciler_rows ON COMMIT DROP AS SELECT {names(back.columns)} FROM {back.relation} LIMIT 0;"
+    return f"""CREATE TEMP TABLE reconciler_rows ON COMMIT DROP AS
+SELECT {names(back.columns)} FROM {back.relation} LIMIT 0;"""
 
 
 def quiet_sql(back: RowsBack) -> str:
@@ -164,6 +168,7 @@ def _surplus(back: RowsBack, source: str) -> str:
     """Dumped rows the table has too few of; rows without a key are compared as a whole and counted."""
     return f"""(SELECT n.* FROM (
     SELECT s.*, {row_text(back.columns, "s.")} AS reconciler_text,
-           pg_catalog.row_number() OVER (PARTITION BY {row_text(back.columns, "s.")}) AS reconciler_nth FROM {source} s) n
+           pg_catalog.row_number() OVER (PARTITION BY {row_text(back.columns, "s.")}) AS reconciler_nth
+      FROM {source} s) n
   LEFT JOIN (SELECT {row_text(back.columns)} AS reconciler_text, count(*) AS reconciler_count FROM {back.relation}
              GROUP BY 1) h USING (reconciler_text) WHERE n.reconciler_nth > COALESCE(h.reconciler_count, 0))"""

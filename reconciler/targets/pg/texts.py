@@ -1,4 +1,6 @@
-"""The SQL both drivers send: history, guard, catalog snapshots. Text only, so that a session and an API can share it."""
+"""The SQL both drivers send: history, guard, catalog snapshots. Text only: session and API share it."""
+
+# ruff: noqa: S608 - SQL is built here from quoted names and literals; see `name` and `literal`
 
 from __future__ import annotations
 
@@ -183,6 +185,7 @@ def row_sql(script: Script) -> str:
   GET DIAGNOSTICS moved = ROW_COUNT;
   IF moved <> 1 THEN {_raise(sqlstate.ROW_COUNT, f"the history row of {script.version} moved by itself")} END IF;
 END {tag};
+NOTIFY pgrst, 'reload schema';
 SELECT 'moved' AS reconciler, {version} AS version;"""
 
 
@@ -200,7 +203,8 @@ def stored_sql(versions: Sequence[str]) -> str:
     return f"""
 SELECT h.version, r.row ->> 'name' AS name,
        CASE pg_catalog.jsonb_typeof(r.row -> 'rollback') WHEN 'array' THEN
-         (SELECT pg_catalog.string_agg(part, E';\\n') FROM pg_catalog.jsonb_array_elements_text(r.row -> 'rollback') part)
+         (SELECT pg_catalog.string_agg(part, E';\\n')
+            FROM pg_catalog.jsonb_array_elements_text(r.row -> 'rollback') part)
        END AS rollback
 FROM {HISTORY} h, LATERAL (SELECT pg_catalog.to_jsonb(h) AS row) r WHERE h.version IN ({wanted})"""
 
@@ -215,7 +219,7 @@ def busy_sql(tag: str) -> str:
 
 _FOREIGN = "n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'supabase_migrations')"
 _CATALOG = "pg_temp.reconciler_catalog"
-BEGIN_SNAPSHOTS = f"""
+BEGIN_SNAPSHOTS = """
 CREATE TEMP TABLE reconciler_catalog (step int, kind text, id oid, sub int, schema text, name text, col text,
   shape text, estimate bigint, bytes bigint, main bigint, file oid, changed bigint, parent oid) ON COMMIT DROP;"""
 
