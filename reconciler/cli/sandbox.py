@@ -143,7 +143,7 @@ def fault(folder: Path, kind: str, api: str, **options: Any) -> int:
       lost-answer, error-after            it happens, and nobody is told
       slow-aliases, alias-fails, queued   what a move of Vercel's aliases can do
       list, clear                         show what is armed, forget it
-    """
+    """  # noqa: D301 - click needs the character, not two
     production = _production(folder)
     server = production.supabase if api == "supabase" else production.vercel
     if kind == "clear":

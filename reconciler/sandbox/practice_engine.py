@@ -166,12 +166,13 @@ class PracticeEngine:
         return sorted(map(_container, found), key=lambda one: one.service)
 
     def images(self) -> dict[str, str]:
-        """Tags of the shop's images, each with the image's id."""
+        """Tags of the shop's images, each with the image's id; one without a tag stands under its id."""
         form = "{{.Repository}}:{{.Tag}}|{{.ID}}"
         lines = self.docker(
             "images", "--no-trunc", "--filter", f"label={LABEL}={self._name}", "--format", form
         )
-        return dict(line.split("|") for line in lines.splitlines())
+        named = (line.split("|") for line in lines.splitlines())
+        return {key if tag.startswith("<") else tag: key for tag, key in named}
 
     def remove(self, shared: Sequence[str] = ()) -> None:
         """Removes all there is of the shop. Safe to repeat.

@@ -20,10 +20,10 @@ TEMPLATE = Path(__file__).with_name("template")
 GOOD, BAD = "1.4.0", "1.5.0"
 #: Version, days before now, subject of the commit.
 _HISTORY = (
-    ("1.2.0", 36, "Shop, worker and Redis; customers in the database"),
+    ("1.2.0", 36, "Shop and worker"),
     ("1.3.0", 22, "Orders"),
-    ("1.4.0", 8, "Order status; health says whether the cache is there"),
-    ("1.5.0", 0, "Coupons and discounts"),
+    ("1.4.0", 8, "Order status"),
+    ("1.5.0", 0, "Coupons"),
 )
 _DAY = 86_400
 _EXECUTABLE = ".sh"
