@@ -167,8 +167,8 @@ class _Ending:
             os.write(2, b"Ended at once. Whoever comes next looks first, then goes on.\n")
             os._exit(Exit.INTERRUPTED)  # as safe as a crash, which every instant must survive
         self.code = Exit.INTERRUPTED if number == signal.SIGINT else Exit.DONE
-        os.write(2, b"Ending after the present pass; once more to end at once.\n")
         self.ask()
+        os.write(2, b"Ending after the present pass; once more to end at once.\n")
 
 
 @dataclass(slots=True)
