@@ -2,46 +2,31 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
 from reconciler.core.conditions import ConditionType, Reason, find
 from reconciler.core.crashpoints import CrashPoint
-from reconciler.core.entry import EntryKind
 from reconciler.core.errors import PreflightError, StepFailedError, TargetUnavailableError
 from reconciler.core.phase import Phase
-from reconciler.core.projection import fold
-from reconciler.core.status import Override
-from reconciler.core.table import TABLE
-from reconciler.core.vectors import pins_from_vector
-from tests.support.world import BAD, GOOD, Crash, Stage, World, source
-
-GOOD_VECTOR = ("good", "sha256:good", True, (1,), "dpl_good")
-BAD_VECTOR = ("bad", "sha256:bad", True, (1, 2, 3), "dpl_bad")
+from tests.support.world import (
+    BAD,
+    BAD_VECTOR,
+    GOOD,
+    GOOD_VECTOR,
+    Crash,
+    Stage,
+    World,
+    crash_at,
+    source,
+)
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Stage:
-    return Stage(tmp_path)
-
-
-def check_ledger(stage: Stage) -> None:
-    """O5 and O7, and that the status is what the entries say."""
-    entries = stage.entries()
-    legal = {(move.source, move.trigger, move.dest) for move in TABLE}
-    opened: set[str] = set()
-    for entry in entries:
-        if entry.kind is EntryKind.TRANSITION:
-            assert (entry.from_state, entry.trigger, entry.to_state) in legal
-        if entry.kind is EntryKind.INTENT:
-            assert entry.effect not in opened
-            opened.add(entry.effect or "")
-        if entry.kind is EntryKind.RESULT:
-            assert entry.effect in opened
-            opened.discard(entry.effect or "")
-    assert not opened, "every intent is resolved"
-    assert fold(entries, "prod") == stage.status()
+def stage() -> Iterator[Stage]:
+    with Stage() as made:
+        yield made
 
 
 def test_drift_is_brought_to_the_goal_and_certified(stage: Stage) -> None:
@@ -57,7 +42,7 @@ def test_drift_is_brought_to_the_goal_and_certified(stage: Stage) -> None:
         "vercel.deployment",
     }
     assert certificate.recovery.outage is not None
-    check_ledger(stage)
+    stage.check()
 
 
 def test_a_pass_without_work_writes_nothing(stage: Stage) -> None:
@@ -91,10 +76,10 @@ def test_a_failed_preflight_stalls_and_touches_nothing(stage: Stage) -> None:
     assert status.run.failure is not None
     assert status.run.failure.hint == "build it"
     assert stage.world.vector() == BAD_VECTOR
-    check_ledger(stage)
+    stage.check()
     assert stage.engine().converge(source(GOOD)).phase is Phase.STALLED
     assert stage.engine().converge(source(GOOD), resume="built it").phase is Phase.STABLE
-    check_ledger(stage)
+    stage.check()
 
 
 def test_a_goal_that_cannot_be_resolved_stalls_with_the_reason(stage: Stage) -> None:
@@ -119,7 +104,7 @@ def test_a_failure_half_way_is_compensated_to_the_old_vector(stage: Stage) -> No
     certificate = engine.certificate(status)
     assert certificate is not None
     assert certificate.compensated
-    check_ledger(stage)
+    stage.check()
     effects, count = stage.world.effects.copy(), len(stage.entries())
     assert stage.engine().converge(source(GOOD)).phase is Phase.STABLE
     assert (stage.world.effects, len(stage.entries())) == (effects, count), (
@@ -127,7 +112,7 @@ def test_a_failure_half_way_is_compensated_to_the_old_vector(stage: Stage) -> No
     )
     assert stage.engine().converge(source(GOOD), resume="mended").phase is Phase.STABLE
     assert stage.world.vector() == GOOD_VECTOR
-    check_ledger(stage)
+    stage.check()
 
 
 def test_halt_stalls_where_it_is(stage: Stage) -> None:
@@ -137,7 +122,7 @@ def test_halt_stalls_where_it_is(stage: Stage) -> None:
     assert stage.world.versions == [1, 2]
     assert stage.engine().converge(halting, resume="mended").phase is Phase.STABLE
     assert stage.world.vector() == GOOD_VECTOR
-    check_ledger(stage)
+    stage.check()
 
 
 def test_a_compensation_that_fails_stalls(stage: Stage) -> None:
@@ -149,7 +134,7 @@ def test_a_compensation_that_fails_stalls(stage: Stage) -> None:
     assert stage.world.vector() == BAD_VECTOR, (
         "resuming a failed compensation finishes the compensation"
     )
-    check_ledger(stage)
+    stage.check()
 
 
 def test_failing_checks_after_a_changed_spec_are_compensated(stage: Stage) -> None:
@@ -159,7 +144,7 @@ def test_failing_checks_after_a_changed_spec_are_compensated(stage: Stage) -> No
     assert status.run is not None
     assert status.run.failure is not None
     assert status.run.failure.reason is Reason.CHECKS_FAILED
-    check_ledger(stage)
+    stage.check()
 
 
 def test_failing_checks_after_a_rollback_stall_in_the_good_release(stage: Stage) -> None:
@@ -182,15 +167,11 @@ def test_checks_that_failed_before_do_not_keep_a_compensation_from_ending(stage:
 
 
 def test_a_rollback_sticks_while_the_spec_is_unchanged(stage: Stage) -> None:
-    stage.world = World(commit="good", image="sha256:good", versions=[1], deployment="dpl_good")
+    stage.world = World.good()
     point = stage.engine().converge(source(GOOD)).last_known_good
     assert point is not None
     stage.engine().converge(source(BAD))
-    override = Override(
-        generation=2, reason=Reason.ROLLBACK, message="back", pins=pins_from_vector(point.vector), by="tester",
-        at=stage.clock.now(),
-    )  # fmt: skip
-    status = stage.engine().converge(source(BAD), rollback=override)
+    status = stage.engine().converge(source(BAD), rollback=stage.back_to(point))
     assert status.phase is Phase.STABLE
     assert stage.world.vector() == GOOD_VECTOR
     for _ in range(3):
@@ -201,29 +182,21 @@ def test_a_rollback_sticks_while_the_spec_is_unchanged(stage: Stage) -> None:
     assert stage.world.commit == "good", "drift is brought back to the override, not to the spec"
     stage.engine().converge(source({**BAD, "deployment": "dpl_newer"}))
     assert stage.world.deployment == "dpl_newer"
-    check_ledger(stage)
+    stage.check()
 
 
 def test_a_rollback_during_a_run_abandons_it(stage: Stage) -> None:
-    stage.world = World(commit="good", image="sha256:good", versions=[1], deployment="dpl_good")
+    stage.world = World.good()
     point = stage.engine().converge(source(GOOD)).last_known_good
     assert point is not None
 
-    def crash(where: CrashPoint, effect: str) -> None:
-        if where is CrashPoint.RESULT_DURABLE and effect.endswith("up/2"):
-            raise Crash
-
     with pytest.raises(Crash):
-        stage.engine(crash).converge(source(BAD))
-    override = Override(
-        generation=2, reason=Reason.ROLLBACK, message="back", pins=pins_from_vector(point.vector), by="tester",
-        at=stage.clock.now(),
-    )  # fmt: skip
-    stage.engine().converge(source(BAD), rollback=override)
+        stage.engine(crash_at(CrashPoint.RESULT_DURABLE, "up/2")).converge(source(BAD))
+    stage.engine().converge(source(BAD), rollback=stage.back_to(point))
     assert stage.world.vector() == GOOD_VECTOR
     stage.engine().converge(source(BAD))
     assert stage.world.vector() == GOOD_VECTOR
-    check_ledger(stage)
+    stage.check()
 
 
 def test_transient_failures_are_tried_again(stage: Stage) -> None:
@@ -249,76 +222,75 @@ def test_approval_is_waited_for_and_a_rejection_holds_the_generation(stage: Stag
         engine.reject(journal, "not on a Friday")
     assert engine.converge(asking).phase is Phase.STABLE
     assert stage.world.vector() == BAD_VECTOR
-    check_ledger(stage)
+    stage.check()
 
 
-def _effects(tmp_path: Path) -> list[tuple[CrashPoint, str]]:
+def _points(world: World) -> list[tuple[CrashPoint, str]]:
+    """Every crash point that a run to the good release passes, in order."""
     seen: list[tuple[CrashPoint, str]] = []
-    stage = Stage(tmp_path)
-    stage.engine(lambda point, effect: seen.append((point, effect))).converge(source(GOOD))
+    with Stage(world=world) as stage:
+        stage.engine(lambda point, effect: seen.append((point, effect))).converge(source(GOOD))
     return seen
 
 
-def test_every_crash_point_of_every_effect_leads_to_the_same_end(tmp_path: Path) -> None:
-    points = _effects(tmp_path / "free")
-    effects = {effect for _, effect in points}
-    assert len(points) == len(effects) * len(CrashPoint), "each effect announces each point once"
-    for number, (point, effect) in enumerate(points):
-        stage = Stage(tmp_path / str(number))
+def test_each_effect_announces_each_crash_point_once() -> None:
+    points = _points(World())
+    assert (
+        len(points) == len(set(points)) == len({effect for _, effect in points}) * len(CrashPoint)
+    )
 
-        def crash(
-            where: CrashPoint, what: str, at: tuple[CrashPoint, str] = (point, effect)
-        ) -> None:
-            if (where, what) == at:
-                raise Crash
 
+def _survives(point: CrashPoint, effect: str) -> None:
+    with Stage() as stage:
         with pytest.raises(Crash):
-            stage.engine(crash).converge(source(GOOD))
+            stage.engine(crash_at(point, effect)).converge(source(GOOD))
         status = stage.engine().converge(source(GOOD))
         assert status.phase is Phase.STABLE, (point, effect)
         assert stage.world.vector() == GOOD_VECTOR, (point, effect)
-        assert stage.world.effects["move to dpl_good"] == 1
-        assert stage.world.effects["down 3"] == stage.world.effects["down 2"] == 1
-        assert not stage.world.mixtures
-        check_ledger(stage)
+        for once in ("move to dpl_good", "down 3", "down 2"):
+            assert stage.world.effects[once] == 1, (point, effect)
+        stage.check()
 
 
-def test_a_crash_in_the_middle_of_a_compensation_is_survived(tmp_path: Path) -> None:
-    def broken() -> World:
-        world = World()
-        world.failing["restore/database/down/2"] = [StepFailedError("no")]
-        return world
+@pytest.mark.parametrize("point", CrashPoint)
+@pytest.mark.parametrize("effect", ["start/docker/up/services", "restore/database/down/2"])
+def test_a_crash_leads_to_the_same_end(point: CrashPoint, effect: str) -> None:
+    _survives(point, effect)
 
-    seen: list[tuple[CrashPoint, str]] = []
-    Stage(tmp_path / "free", broken()).engine(
-        lambda point, effect: seen.append((point, effect))
-    ).converge(source(GOOD))
-    for number, at in enumerate(seen):
-        stage = Stage(tmp_path / str(number), broken())
 
-        def crash(where: CrashPoint, what: str, at: tuple[CrashPoint, str] = at) -> None:
-            if (where, what) == at:
-                raise Crash
+@pytest.mark.crash
+def test_every_crash_point_of_every_effect_leads_to_the_same_end() -> None:
+    for point, effect in _points(World()):
+        _survives(point, effect)
 
-        with pytest.raises(Crash):
-            stage.engine(crash).converge(source(GOOD))
-        status = stage.engine().converge(source(GOOD))
-        assert status.phase is Phase.STABLE, at
-        assert stage.world.vector() in (BAD_VECTOR, GOOD_VECTOR), at
-        check_ledger(stage)
+
+def _broken() -> World:
+    """A world in which the way to the good release fails half way."""
+    return World(failing={"restore/database/down/2": [StepFailedError("no")]})
+
+
+@pytest.mark.crash
+def test_a_crash_anywhere_in_a_compensation_is_survived() -> None:
+    for at in _points(_broken()):
+        with Stage(world=_broken()) as stage:
+            with pytest.raises(Crash):
+                stage.engine(crash_at(*at)).converge(source(GOOD))
+            status = stage.engine().converge(source(GOOD))
+            assert status.phase is Phase.STABLE, at
+            assert stage.world.vector() == BAD_VECTOR, at
+            assert stage.world.rows == {1, 2, 3}, at
+            stage.check()
 
 
 def test_a_spec_that_comes_during_a_run_waits_its_turn(stage: Stage) -> None:
-    def crash(where: CrashPoint, effect: str) -> None:
-        if where is CrashPoint.RESULT_DURABLE and effect.endswith("stop/services"):
-            raise Crash
-
     with pytest.raises(Crash):
-        stage.engine(crash).converge(source(GOOD))
+        stage.engine(crash_at(CrashPoint.RESULT_DURABLE, "stop/services")).converge(source(GOOD))
     newer = source({**GOOD, "deployment": "dpl_newer"})
     status = stage.engine().converge(newer)
     assert (status.phase, status.generation) == (Phase.STABLE, 2)
     assert stage.world.vector() == ("good", "sha256:good", True, (1,), "dpl_newer")
     assert [entry.body.get("decision") for entry in stage.entries()].count("spec-queued") == 1
-    assert stage.world.effects["move to dpl_good"] == 1, "the run under way ends with the spec it began with"
-    check_ledger(stage)
+    assert stage.world.effects["move to dpl_good"] == 1, (
+        "the run under way ends with the spec it began with"
+    )
+    stage.check()

@@ -120,7 +120,7 @@ class Database:
         return None if revision is None else str(revision)
 
     def _migrate(self, revision: str | None) -> None:
-        # Imported only when a schema must be made or changed: it costs more than a whole command that has nothing to do.
+        # Imported only when a schema must be made or changed: it costs more than a command without work.
         from alembic import command
         from alembic.config import Config
         from alembic.util import CommandError

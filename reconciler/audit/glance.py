@@ -1,7 +1,7 @@
 """The status of an environment, read in a few milliseconds: what `status` and an `apply` without work need.
 
-For the default SQLite ledger this goes through Python's own driver on a read-only connection, because loading SQLAlchemy
-takes longer than everything else such a command does. Other databases are read the ordinary way.
+For the default SQLite ledger this goes through Python's own driver on a read-only connection, because loading
+SQLAlchemy takes longer than everything else such a command does. Other databases are read the ordinary way.
 """
 
 from __future__ import annotations

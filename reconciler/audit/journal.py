@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from pydantic import JsonValue, TypeAdapter
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from reconciler.audit.database import Database
 from reconciler.audit.hashes import leaf_hash
@@ -27,6 +27,18 @@ from reconciler.core.status import EnvironmentStatus
 _ledger = LedgerRow.__table__  # type: ignore[attr-defined]
 _environments = EnvironmentRow.__table__  # type: ignore[attr-defined]
 _JSON: TypeAdapter[Mapping[str, JsonValue]] = TypeAdapter(Mapping[str, JsonValue])
+
+# Built once: building a statement takes longer than running it, and each write waits while services are down.
+_NEWEST = select(func.coalesce(func.max(_ledger.c.seq), 0))
+_APPEND = insert(_ledger)
+_STORE = (
+    update(_environments)
+    .where(
+        _environments.c.name == bindparam("environment"),
+        _environments.c.phase == bindparam("believed"),
+    )
+    .values(phase=bindparam("entered"), status=bindparam("projected"))
+)
 
 
 class Listener(Protocol):
@@ -161,12 +173,13 @@ class Journal:
 
     def _store(self, connection: Connection, status: EnvironmentStatus) -> None:
         stored = connection.execute(
-            update(_environments)
-            .where(
-                _environments.c.name == status.environment,
-                _environments.c.phase == self.status.phase.value,
-            )
-            .values(phase=status.phase.value, status=status.model_dump_json())
+            _STORE,
+            {
+                "environment": status.environment,
+                "believed": self.status.phase.value,
+                "entered": status.phase.value,
+                "projected": status.model_dump_json(),
+            },
         )
         if stored.rowcount != 1:
             raise AssertionError(
@@ -180,12 +193,10 @@ def append(connection: Connection, entry: Entry) -> int:
     Returns:
         Its sequence number: one more than the last, without gaps.
     """
-    seq = (
-        int(connection.execute(select(func.coalesce(func.max(_ledger.c.seq), 0))).scalar_one()) + 1
-    )
+    seq = int(connection.execute(_NEWEST).scalar_one()) + 1
     columns = entry_columns(seq, entry)
     hashed: dict[str, JsonValue] = {**columns, "at": utc_text(entry.at)}
-    connection.execute(insert(_ledger).values(**columns, leaf_hash=leaf_hash(hashed)))
+    connection.execute(_APPEND, {**columns, "leaf_hash": leaf_hash(hashed)})
     return seq
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Self
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from reconciler.audit.database import Database
 from reconciler.audit.processes import alive, identity
@@ -28,6 +28,9 @@ from reconciler.core.status import EnvironmentStatus
 TTL = timedelta(seconds=30)
 _MARGIN = 5.0  # seconds before expiry at which a holder already stops acting: clocks and scheduling are not exact
 _row = EnvironmentRow.__table__  # type: ignore[attr-defined]
+_PRESENT = select(_row.c.lease_token, _row.c.lease_holder, _row.c.lease_expires).where(
+    _row.c.name == bindparam("environment")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +88,7 @@ class Lease:
         Raises:
             LeaseLostError: The token is no longer ours, or has expired.
         """
-        found = connection.execute(
-            select(_row.c.lease_token, _row.c.lease_holder, _row.c.lease_expires).where(
-                _row.c.name == self._environment
-            )
-        ).one()
+        found = connection.execute(_PRESENT, {"environment": self._environment}).one()
         if (
             found.lease_token != self.token
             or found.lease_holder is None

@@ -144,8 +144,8 @@ def _pruned(value: Any) -> Any:
 def _yaml(value: Any) -> str:
     from ruamel.yaml import YAML
 
-    writer = YAML(typ="safe", pure=True)
-    writer.default_flow_style = False  # type: ignore[assignment]
+    writer: Any = YAML(typ="safe", pure=True)
+    writer.default_flow_style = False
     writer.sort_base_mapping_type_on_output = False
     writer.allow_unicode = True
     writer.width = 200

@@ -1,39 +1,36 @@
-"""A world in memory with four targets, for tests of the engine: effects are counted, and anything can be made to fail.
-
-Only the engine is under test here; real targets have their own tests on real parts.
-"""
+"""A world in memory with a real ledger, on which engines come and go as processes do: for tests of the engine."""
 
 from __future__ import annotations
 
-import hashlib
 import shutil
-import tempfile
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
+from typing import Self
 
+from reconciler.assembly import Equipment
 from reconciler.audit.database import Database
+from reconciler.audit.journal import Listener
 from reconciler.audit.queries import entries, status_of
-from reconciler.core import facts as f
 from reconciler.core.certificate import CheckVerdict
+from reconciler.core.conditions import Reason
 from reconciler.core.crashpoints import CrashPoint
-from reconciler.core.entry import Entry, Origin
-from reconciler.core.errors import PreflightError, ReconcilerError
-from reconciler.core.facts import Fact, Goal, Observation, Resolution, Wanted
+from reconciler.core.entry import Entry, EntryKind, Origin
+from reconciler.core.facts import RecoveryPoint
 from reconciler.core.loader import parse_spec
-from reconciler.core.phase import Phase
-from reconciler.core.pins import Artifact, Pins
 from reconciler.core.plan import Step
+from reconciler.core.projection import fold
 from reconciler.core.redact import Redactor
 from reconciler.core.spec import Spec, canonical_digest
-from reconciler.core.status import EnvironmentStatus
+from reconciler.core.status import EnvironmentStatus, Override
+from reconciler.core.table import TABLE
+from reconciler.core.vectors import pins_from_vector
 from reconciler.engine import Engine
-from reconciler.assembly import Equipment
 from reconciler.setting import Setting
-from reconciler.targets.base import Applied, ApplyContext
+from tests.support import memory
+from tests.support.worldparts import Crash, World, targets_of
 
 SPEC = """\
 apiVersion: reconciler/v1
@@ -45,6 +42,7 @@ spec:
     project: shop
     services:
       app: {{image: "{image}"}}
+      worker: {{image: "{image}"}}
   database:
     postgres: {{dsnFrom: {{env: DSN}}}}
     migrations: migrations
@@ -56,14 +54,20 @@ spec:
 
 GOOD = {"commit": "good", "image": "app:good", "version": "1", "deployment": "dpl_good"}
 BAD = {"commit": "bad", "image": "app:bad", "version": "3", "deployment": "dpl_bad"}
+GOOD_VECTOR = ("good", "sha256:good", True, (1,), "dpl_good")
+BAD_VECTOR = ("bad", "sha256:bad", True, (1, 2, 3), "dpl_bad")
 
+__all__ = [
+    "BAD", "BAD_VECTOR", "GOOD", "GOOD_VECTOR", "SPEC", "Crash", "FrozenClock", "Silent", "Source",
+    "Stage", "World", "crash_at", "empty_ledger", "parse", "source",
+]  # fmt: skip
 
-class Crash(BaseException):
-    """Stands for SIGKILL: nothing in the program catches it."""
+_LEGAL = {(move.source, move.trigger, move.dest) for move in TABLE}
+Probe = Callable[[CrashPoint, str], None]
 
 
 class FrozenClock:
-    """Time that moves only when somebody waits."""
+    """Time that moves only when somebody waits, and by a millisecond with each look at it."""
 
     def __init__(self) -> None:
         self.time = datetime(2025, 11, 18, 3, 0, tzinfo=UTC)
@@ -80,208 +84,18 @@ class FrozenClock:
 
 
 @dataclass
-class World:
-    """What really is, and how often each effect really happened."""
-
-    commit: str = "bad"
-    image: str = "sha256:bad"
-    running: bool = True
-    versions: list[int] = field(default_factory=lambda: [1, 2, 3])
-    deployment: str = "dpl_bad"
-    effects: Counter[str] = field(default_factory=Counter)
-    unreadable: set[str] = field(default_factory=set)
-    failing: dict[str, list[ReconcilerError]] = field(default_factory=dict)
-    failing_checks: Callable[[World], list[str]] = lambda world: []
-    mixtures: list[str] = field(default_factory=list)
-
-    def vector(self) -> tuple[object, ...]:
-        return (self.commit, self.image, self.running, tuple(self.versions), self.deployment)
-
-    def change(self, effect: str) -> None:
-        self.effects[effect] += 1
-
-    def trip(self, key: str) -> None:
-        """Raises the next planned failure of a step."""
-        queue = self.failing.get(key)
-        if queue:
-            raise queue.pop(0)
-
-
-@dataclass
-class MemoryTarget:
-    """One part of the world as a target."""
-
-    name: str
-    world: World
-
-    def observe(self) -> Sequence[Fact]:
-        world = self.world
-        facts = {
-            "git": {f.GIT_COMMIT: world.commit},
-            "docker": {
-                f.service_image("app"): world.image,
-                f.service_state("app"): "running" if world.running else "exited",
-            },
-            "database": {f.DATABASE_VERSION: str(world.versions[-1])},
-            "vercel": {f.VERCEL_DEPLOYMENT: world.deployment},
-        }[self.name]
-        if self.name in world.unreadable:
-            return [Fact(key=key, unknown="unreachable") for key in facts]
-        return [Fact(key=key, value=value) for key, value in facts.items()]
-
-    def resolve(self, pins: Pins, observed: Observation, goal: Goal) -> Resolution:
-        self.world.trip(f"resolve/{self.name}")
-        match self.name:
-            case "git":
-                wanted = {f.GIT_COMMIT: pins.git}
-            case "docker":
-                assert pins.docker
-                image = pins.docker.services["app"].image or ""
-                wanted = {
-                    f.service_image("app"): image.replace("app:", "sha256:"),
-                    f.service_state("app"): "running",
-                }
-                if "app" in pins.docker.best_effort:
-                    del wanted[f.service_state("app")]
-            case "database":
-                assert pins.database
-                wanted = {f.DATABASE_VERSION: pins.database.version}
-            case _:
-                wanted = {f.VERCEL_DEPLOYMENT: pins.vercel}
-        return Resolution(
-            wanted=tuple(Wanted(key=key, value=value) for key, value in wanted.items())
-        )
-
-    def plan(self, phase: Phase, observed: Observation, goal: Goal) -> Sequence[Step]:
-        differs = {key for key, want in goal.wanted.items() if observed.value(key) != want.value}
-        steps: list[Step] = []
-
-        def add(action: str, subject: str, **extra: object) -> None:
-            steps.append(
-                Step(phase=phase, target=self.name, action=action, subject=subject, summary=f"{action} {subject}",
-                     **extra)  # type: ignore[arg-type]
-            )  # fmt: skip
-
-        now, then = (
-            int(observed.value(f.DATABASE_VERSION) or 0),
-            int(goal.value(f.DATABASE_VERSION) or 0),
-        )
-        mine = any(f.target_of(key) == self.name for key in differs)
-        match self.name, phase:
-            case "git", Phase.RESTORE if mine:
-                add("checkout", "worktree")
-            case "docker", Phase.CAPTURE if mine:
-                add("save-logs", "app", once=True, touches=False)
-            case "docker", Phase.STOP if f.service_image("app") in differs or now != then:
-                add("stop", "services", downtime=1.0)
-            case "docker", Phase.RESTORE if f.service_image("app") in differs:
-                add("retag", "app")
-            case "docker", Phase.START if (
-                f.service_image("app") in differs
-                or observed.value(f.service_state("app")) != "running"
-            ):
-                add("up", "services")
-            case "database", Phase.CAPTURE if now > then:
-                add("dump", "orders", once=True, touches=False)
-            case "database", Phase.RESTORE if now > then:
-                for version in range(now, then, -1):
-                    add("down", str(version), data_loss=True, irreversible=True)
-            case "database", Phase.RESTORE if now < then:
-                for version in range(now + 1, then + 1):
-                    add("up", str(version))
-            case "vercel", Phase.START if mine:
-                add("move", "production", args={"to": goal.value(f.VERCEL_DEPLOYMENT)})
-        self._tag(steps, goal)
-        return steps
-
-    def _tag(self, steps: list[Step], goal: Goal) -> None:
-        target_image = goal.value(f.service_image("app"))
-        for index, step in enumerate(steps):
-            args = {**step.args, "commit": goal.value(f.GIT_COMMIT), "image": target_image}
-            steps[index] = step.model_copy(update={"args": args})
-
-    def apply(self, step: Step, context: ApplyContext) -> Applied:
-        world = self.world
-        world.trip(f"{step.phase}/{step.target}/{step.action}/{step.subject}")
-        context.guard()
-        context.at(CrashPoint.MID_EFFECT)
-        done = self._change(step, context)
-        context.at(CrashPoint.APPLIED_UNREAD)
-        return done
-
-    def _change(self, step: Step, context: ApplyContext) -> Applied:
-        world = self.world
-        match step.action:
-            case "checkout":
-                world.commit = str(step.args["commit"])
-                return Applied(facts=[Fact(key=f.GIT_COMMIT, value=world.commit)])
-            case "stop":
-                world.running = False
-                return Applied(facts=[Fact(key=f.service_state("app"), value="exited")])
-            case "retag":
-                world.change("retag")
-            case "up":
-                world.image, world.running = str(step.args["image"]), True
-                return Applied(facts=self.observe())
-            case "save-logs" | "dump":
-                path = context.captures / f"{step.action}-{context.run}"
-                path.write_bytes(b"saved")
-                digest = hashlib.sha256(b"saved").hexdigest()
-                kind = "table-dump" if step.action == "dump" else "logs"
-                artifact = Artifact(
-                    kind=kind,
-                    subject=step.subject,
-                    path=str(path.relative_to(context.states)),
-                    sha256=digest,
-                    size=5,
-                )
-                return Applied(artifacts=[artifact])
-            case "down":
-                version = int(step.subject)
-                if version in world.versions:
-                    if world.running:
-                        world.mixtures.append(f"down {version} while running")
-                    world.versions.remove(version)
-                    world.change(f"down {version}")
-                return Applied(facts=self.observe())
-            case "move":
-                if world.deployment != step.args["to"]:
-                    if not world.running:
-                        world.mixtures.append("traffic moved while down")
-                    world.deployment = str(step.args["to"])
-                    world.change(f"move to {world.deployment}")
-                return Applied(facts=self.observe())
-            case _:
-                raise PreflightError(f"unknown action {step.action}")
-        return Applied()
-
-
-class DatabaseMemory(MemoryTarget):
-    """The database, whose `up` is a migration."""
-
-    def _change(self, step: Step, context: ApplyContext) -> Applied:
-        if step.action == "up":
-            version = int(step.subject)
-            if version not in self.world.versions:
-                self.world.versions.append(version)
-                self.world.change(f"up {version}")
-            return Applied(facts=self.observe())
-        return super()._change(step, context)
-
-
-@dataclass
 class MemoryChecker:
+    """One check, `health`."""
+
     world: World
 
     def once(self) -> tuple[CheckVerdict, ...]:
+        self.world.trip("checks")
         failed = self.world.failing_checks(self.world)
-        return (
-            CheckVerdict(
-                name="health", kind="http", passed="health" not in failed, detail="looked"
-            ),
-        )
+        passed = "health" not in failed
+        return (CheckVerdict(name="health", kind="http", passed=passed, detail="looked"),)
 
-    def until_passed(self, lenient: object = ()) -> tuple[CheckVerdict, ...]:
+    def until_passed(self, lenient: Collection[str] = ()) -> tuple[CheckVerdict, ...]:
         return self.once()
 
     def soak(self) -> tuple[CheckVerdict, ...]:
@@ -301,16 +115,22 @@ class Silent:
 class Source:
     spec: Spec
     text: str
+    digest: str
     path: Path = Path("specs/prod.yaml")
 
-    @property
-    def digest(self) -> str:
-        return canonical_digest(self.spec)
 
-
-def source(vector: dict[str, str], policy: str = "") -> Source:
+def source(vector: Mapping[str, str], policy: str = "", volumes: str = "") -> Source:
+    """A spec that asks for a vector."""
     text = SPEC.format(**vector, policy=policy)
-    return Source(parse(text, "prod.yaml"), text)
+    return _source(
+        text.replace("  database:", f"    volumes: {volumes}\n  database:") if volumes else text
+    )
+
+
+@lru_cache(maxsize=64)
+def _source(text: str) -> Source:
+    spec = parse(text, "prod.yaml")
+    return Source(spec, text, canonical_digest(spec))
 
 
 def parse(text: str, path: str) -> Spec:
@@ -320,9 +140,9 @@ def parse(text: str, path: str) -> Spec:
 
 
 @lru_cache(maxsize=1)
-def _empty_ledger() -> Path:
+def empty_ledger() -> Path:
     """An empty ledger with its schema, made once: making it takes longer than a whole run in memory."""
-    path = Path(tempfile.mkdtemp(prefix="reconciler-test-")) / "audit.db"
+    path = memory.folder() / "audit.db"
     database = Database(f"sqlite:///{path}")
     with database.writing():
         pass
@@ -330,33 +150,45 @@ def _empty_ledger() -> Path:
     return path
 
 
+#: Compiled statements, shared by all stages: compiling them again takes as long as a run.
+_COMPILED: dict[object, object] = {}
+
+
+@dataclass
 class Stage:
     """A world with a ledger: each `engine()` is a new process that knows nothing but what is on record."""
 
-    def __init__(self, folder: Path, world: World | None = None) -> None:
-        self.folder, self.world, self.clock = folder, world or World(), FrozenClock()
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copy(_empty_ledger(), folder / "audit.db")
-        self.url = f"sqlite:///{folder}/audit.db"
+    folder: Path = field(default_factory=memory.folder)
+    world: World = field(default_factory=World)
+    clock: FrozenClock = field(default_factory=FrozenClock)
+    redactor: Redactor = field(default_factory=Redactor)
+    listeners: tuple[Listener, ...] = ()
 
-    def engine(
-        self, probe: Callable[[CrashPoint, str], None] = lambda point, effect: None
-    ) -> Engine:
-        world = self.world
-        targets = {
-            name: (DatabaseMemory if name == "database" else MemoryTarget)(name, world)
-            for name in f.TARGET_ORDER
-        }
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(empty_ledger(), self.folder / "audit.db")
+        self.url = f"sqlite:///{self.folder}/audit.db"
+        self.database = Database(self.url)
+        self.database._engine = self.database.engine.execution_options(compiled_cache=_COMPILED)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.database.close()
+        shutil.rmtree(self.folder)
+
+    def engine(self, probe: Probe = lambda point, effect: None) -> Engine:
         return Engine(
             Setting(
-                database=Database(self.url),
+                database=self.database,
                 states=self.folder,
-                equip=lambda spec: Equipment(targets, MemoryChecker(world)),
+                equip=lambda spec: Equipment(targets_of(self.world), MemoryChecker(self.world)),
                 parse=parse,
-                redactor=Redactor(),
+                redactor=self.redactor,
                 clock=self.clock,
                 reporter=Silent(),
-                listeners=(),
+                listeners=self.listeners,
                 actor="tester",
                 origin=Origin.CLI,
                 probe=probe,
@@ -364,7 +196,52 @@ class Stage:
         )
 
     def status(self) -> EnvironmentStatus:
-        return status_of(Database(self.url), "prod")
+        return status_of(self.database, "prod")
 
     def entries(self) -> list[Entry]:
-        return [entry for _, entry in entries(Database(self.url), "prod")]
+        return [entry for _, entry in entries(self.database, "prod")]
+
+    def back_to(self, point: RecoveryPoint) -> Override:
+        """What `rollback --to POINT` hands to the engine."""
+        return Override(
+            generation=self.status().generation,
+            reason=Reason.ROLLBACK,
+            message="back",
+            pins=pins_from_vector(point.vector),
+            by="tester",
+            at=self.clock.now(),
+        )
+
+    def check(self, *, resting: bool = True) -> None:
+        """O2, O5, O7, O10, and that the status is what the entries say.
+
+        Args:
+            resting: Whether the environment rests, so that no intent may be open.
+        """
+        entries = self.entries()
+        opened: set[tuple[str | None, str | None]] = set()
+        phase = "new"
+        for entry in entries:
+            if entry.kind is EntryKind.TRANSITION:
+                assert (entry.from_state, entry.trigger, entry.to_state) in _LEGAL
+                assert entry.from_state == phase, "each move starts where the last one ended"
+                phase = entry.to_state or ""
+            if entry.kind is EntryKind.INTENT:
+                assert (entry.run, entry.effect) not in opened
+                opened.add((entry.run, entry.effect))
+            if entry.kind is EntryKind.RESULT:
+                assert (entry.run, entry.effect) in opened, "a result has an intent before it"
+                opened.discard((entry.run, entry.effect))
+        assert not (resting and opened), f"every intent is resolved: {opened}"
+        assert fold(entries, "prod") == self.status()
+        assert not self.world.wrong
+
+
+def crash_at(point: CrashPoint, effect: str) -> Probe:
+    """A probe that ends the process at one crash point of the effect whose key ends so."""
+
+    def probe(where: CrashPoint, what: str) -> None:
+        if where is point and what.endswith(effect):
+            raise Crash
+
+    return probe
