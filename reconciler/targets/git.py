@@ -28,11 +28,12 @@ from reconciler.core.phase import Phase
 from reconciler.core.pins import Pins
 from reconciler.core.plan import Step
 from reconciler.targets.base import Applied, ApplyContext
-from reconciler.targets.git_checkout import Move, branch_at, check_out, listed
+from reconciler.targets.git_checkout import Move, branch_at, check_out
+from reconciler.targets.git_paths import is_protected, listed
 from reconciler.targets.git_preflight import Dirty, interrupted_operation, preflight
 from reconciler.targets.git_stash import known_contents, save_changes
-from reconciler.targets.git_survey import goal_index, is_protected, survey
-from reconciler.targets.git_workspace import work_folder
+from reconciler.targets.git_survey import goal_index, survey
+from reconciler.targets.git_workspace import is_interrupted, work_folder
 from reconciler.targets.shared.git_objects import SUBMODULE, submodule_error
 from reconciler.targets.shared.repository import Repository
 
@@ -122,6 +123,7 @@ class GitTarget:
         changed = [path for path in status.changes if not is_protected(path, self._protected)]
         operation = interrupted_operation(self.repository.git_dir)
         words = [f"a {operation[0]} is in progress"] if operation else []
+        words += ["a checkout was interrupted"] if is_interrupted(self.repository) else []
         words += [listed(changed)] if changed else []
         return [
             Fact(key=GIT_COMMIT, value=status.commit, detail=info.label),

@@ -17,12 +17,14 @@ import os
 import shutil
 import stat
 from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reconciler.core.crashpoints import CrashPoint
 from reconciler.core.errors import StepFailedError
 from reconciler.targets.base import ApplyContext
+from reconciler.targets.git_paths import is_folder, listed, look_at, parents
 from reconciler.targets.git_stash import known_contents
 from reconciler.targets.git_survey import Identity, Survey, goal_index, survey
 from reconciler.targets.git_workspace import (
@@ -39,8 +41,8 @@ from reconciler.targets.shared.git_command import WRITE_TIMEOUT
 from reconciler.targets.shared.git_objects import require_unfiltered
 from reconciler.targets.shared.repository import Repository
 
-#: Above this many files the whole file system is synced at once instead of each of them.
-_SYNC_ONE_BY_ONE = 500
+#: Files made durable at the same time: the disk writes its journal once for all that wait.
+_SYNC_THREADS = 8
 #: Versions of one file that are remembered while a checkout is under way; more come only from many kills.
 _VERSIONS = 6
 
@@ -133,13 +135,6 @@ def stage_files(repository: Repository, index: Path, paths: Sequence[str], folde
     return stage
 
 
-def listed(paths: Sequence[str], most: int = 5) -> str:
-    """The first few paths, printable, and how many more there are."""
-    shown = [path if path.isprintable() else ascii(path) for path in paths[:most]]
-    more = len(paths) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
-
-
 def _note_before(repository: Repository, move: Move, run: str, stage: Path, found: Survey) -> None:
     before = read_note(repository)
     vouched = dict(before.vouched) if before else {}
@@ -168,7 +163,7 @@ def _place(root: Path, stage: Path, found: Survey, context: ApplyContext) -> Non
             context.at(CrashPoint.MID_EFFECT)
         (root / path).unlink(missing_ok=True)
         done += 1
-    _prune(root, found.deletes)
+    _prune(root, found.leftovers)
     for path in found.writes:
         if done == half:
             context.at(CrashPoint.MID_EFFECT)
@@ -183,25 +178,25 @@ def _folder_of(root: Path, path: str) -> Path:
     """The innermost folder on the way to a path that is one now; others were pruned or replaced."""
     folder = root
     for part in path.split("/")[:-1]:
-        if (folder / part).is_symlink() or not (folder / part).is_dir():
+        if not is_folder(folder / part):
             break
         folder /= part
     return folder
 
 
-def _prune(root: Path, deleted: Iterable[str]) -> None:
-    """Removes folders that became empty, as Git does."""
-    folders = {
-        parent for path in deleted for parent in (root / path).parents if root in parent.parents
-    }
-    for folder in sorted(folders, key=lambda one: len(one.parts), reverse=True):
-        with contextlib.suppress(OSError):  # not empty, or gone already
-            folder.rmdir()
+def _prune(root: Path, leftovers: Iterable[str]) -> None:
+    """Removes folders that became empty, as Git does; also those a killed checkout left empty."""
+    folders = {folder for path in leftovers for folder in parents(path)}
+    for folder in sorted(folders, key=len, reverse=True):
+        info = look_at(root, folder)
+        if info is not None and stat.S_ISDIR(info.st_mode):
+            with contextlib.suppress(OSError):  # not empty
+                (root / folder).rmdir()
 
 
 def _put(staged: Path, target: Path) -> None:
     """Renames one file into place; the group is that of a folder which hands it on."""
-    if target.is_dir() and not target.is_symlink():
+    if is_folder(target):
         for folder, _, _ in os.walk(target, topdown=False):
             Path(folder).rmdir()  # the survey found no file in it
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -273,13 +268,15 @@ def _refused_by_disk(exc: OSError) -> StepFailedError:
 
 
 def _sync(paths: Sequence[Path]) -> None:
-    """Makes files, or the names in folders, durable."""
-    if len(paths) > _SYNC_ONE_BY_ONE:
-        os.sync()
-        return
-    for path in paths:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    """Makes files, or the names in folders, durable. Costs what was written, not what others write."""
+    with ThreadPoolExecutor(_SYNC_THREADS) as threads:
+        for _ in threads.map(_sync_one, paths):
+            pass
+
+
+def _sync_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

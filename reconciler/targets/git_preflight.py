@@ -14,7 +14,8 @@ from typing import Literal
 from reconciler.core.crashpoints import CrashPoint
 from reconciler.core.errors import PreflightError, StepFailedError
 from reconciler.targets.base import ApplyContext
-from reconciler.targets.git_checkout import listed, stage_files
+from reconciler.targets.git_checkout import stage_files
+from reconciler.targets.git_paths import listed
 from reconciler.targets.git_stash import known_contents
 from reconciler.targets.git_survey import Survey, goal_index, survey
 from reconciler.targets.git_workspace import (

@@ -15,12 +15,20 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from reconciler.core.errors import StepFailedError
+from reconciler.targets.git_paths import (
+    files_below,
+    is_file,
+    is_folder,
+    is_protected,
+    look_at,
+    parents,
+)
 from reconciler.targets.shared.git_objects import EXECUTABLE, FILE, SYMLINK
 from reconciler.targets.shared.git_status import Change, Content, Status
 from reconciler.targets.shared.repository import Repository
@@ -75,6 +83,7 @@ class Survey:
         head_ref: The symbolic ref HEAD is; None when detached.
         writes: Paths to be written.
         deletes: Paths to be deleted, known contents only.
+        leftovers: Paths the goal lacks, on disk or not; folders that only they needed may go.
         local: Tracked paths with changes of the user's.
         obstacles: Untracked files of the user's where the goal has something else.
         unmerged: Tracked paths with an unresolved conflict; they are also among `local`.
@@ -85,6 +94,7 @@ class Survey:
     head_ref: str | None
     writes: Sequence[str]
     deletes: Sequence[str]
+    leftovers: Sequence[str]
     local: Sequence[str]
     obstacles: Sequence[str]
     unmerged: Sequence[str]
@@ -99,13 +109,6 @@ class Survey:
 def same(one: Content, other: Content) -> bool:
     """Whether two contents are equal, or both nothing."""
     return one == other if one.present or other.present else True
-
-
-def is_protected(path: str, protected: Collection[str]) -> bool:
-    """Whether a path is, or lies below, one of those that belong to the reconciler itself."""
-    if path in protected:
-        return True
-    return any(path.startswith(f"{folder}/") for folder in protected)
 
 
 def goal_index(repository: Repository, commit: str, folder: Path) -> Path:
@@ -159,7 +162,8 @@ def survey(repository: Repository, index: Path, protected: Collection[str], know
         for path, change in goal.changes.items()
         if change.unstaged != "." and change.index.present and not is_protected(path, protected)
     ]
-    deletes = [path for path in look.leftovers() if look.on_disk(path)]
+    leftovers = look.leftovers()
+    deletes = [path for path in leftovers if look.on_disk(path)]
     unknown = look.unknown([*writes, *deletes])
     unknown |= look.in_the_way(writes, set(deletes) - unknown)
     tracked = {path for path in unknown if look.tracked(path)}
@@ -168,6 +172,7 @@ def survey(repository: Repository, index: Path, protected: Collection[str], know
         head_ref=real.head_ref,
         writes=writes,
         deletes=[path for path in deletes if path not in unknown],
+        leftovers=leftovers,
         local=sorted(tracked),
         obstacles=sorted(unknown - tracked),
         unmerged=[
@@ -200,7 +205,7 @@ class _Look:
 
     def on_disk(self, path: str) -> bool:
         """Whether a file or symlink stands at the path itself, not behind a symlink."""
-        info = _lstat(self.repository.root, path)
+        info = look_at(self.repository.root, path)
         return info is not None and not stat.S_ISDIR(info.st_mode)
 
     def leftovers(self) -> list[str]:
@@ -260,12 +265,12 @@ class _Look:
         """Files that stand where the goal has a folder, or in a folder where the goal has a file."""
         found: set[str] = set()
         for path in writes:
-            parents = _parents(path)
-            blocking = next((one for one in parents if _is_file(self.repository.root / one)), None)
+            above = parents(path)
+            blocking = next((one for one in above if is_file(self.repository.root / one)), None)
             if blocking:
                 found |= {blocking} - set(deleted)
-            elif _is_folder(self.repository.root / path):
-                found |= set(_files_below(self.repository.root, path)) - set(deleted)
+            elif is_folder(self.repository.root / path):
+                found |= set(files_below(self.repository.root, path)) - set(deleted)
         return found
 
     def _hidden(self) -> set[str]:
@@ -292,7 +297,7 @@ def _contents(
     found: dict[str, Content | None] = {}
     regular: dict[str, str] = {}
     for path in paths:
-        info = _lstat(repository.root, path)
+        info = look_at(repository.root, path)
         if info is None or stat.S_ISDIR(info.st_mode):
             found[path] = Content("000000", "0" * width)
         elif Identity.of(info) in vouched.get(path, ()):
@@ -330,43 +335,3 @@ def _quoted(path: str) -> bytes:
         for byte in os.fsencode(path)
     )
     return b'"' + escaped + b'"'
-
-
-def _parents(path: str) -> list[str]:
-    """The folders a path lies in, outermost first."""
-    parts = path.split("/")[:-1]
-    return ["/".join(parts[: count + 1]) for count in range(len(parts))]
-
-
-def _lstat(root: Path, path: str) -> os.stat_result | None:
-    """What stands at a path, never looking through a symlink on the way."""
-    if any((root / parent).is_symlink() for parent in _parents(path)):
-        return None
-    try:
-        return (root / path).lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-
-
-def _is_file(path: Path) -> bool:
-    """Whether something other than a folder stands at a path."""
-    try:
-        return not stat.S_ISDIR(path.lstat().st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-
-
-def _is_folder(path: Path) -> bool:
-    """Whether a real folder stands at a path."""
-    return path.is_dir() and not path.is_symlink()
-
-
-def _files_below(root: Path, folder: str) -> Iterator[str]:
-    """Everything that is no folder below one, not looking through symlinks."""
-    with os.scandir(root / folder) as entries:
-        for entry in entries:
-            path = f"{folder}/{entry.name}"
-            if entry.is_dir(follow_symlinks=False):
-                yield from _files_below(root, path)
-            else:
-                yield path

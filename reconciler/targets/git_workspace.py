@@ -164,6 +164,11 @@ def is_abandoned(lock: Path, run: str) -> bool:
     return owner == run or not _alive(pid)
 
 
+def is_interrupted(repository: Repository) -> bool:
+    """Whether a checkout of ours is under way, or was killed and has left its note or its lock."""
+    return _note(repository).exists() or is_abandoned(repository.git_dir / "index.lock", "")
+
+
 def _text(lock: Path) -> str:
     try:
         with lock.open("rb") as file:

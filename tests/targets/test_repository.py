@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -251,7 +252,7 @@ def test_export_refuses_a_symlink_that_leaves_it(
 ) -> None:
     scratch.link("d/evil", target if target.startswith("/") else f"../{target}")
     scratch.commit("evil")
-    with pytest.raises(TerminalError, match="symlink d/evil .* points out of the repository"):
+    with pytest.raises(TerminalError, match=r"symlink d/evil .* points out of the repository"):
         Repository(scratch.root).export(scratch.head(), tmp_path / "out")
 
 
@@ -390,6 +391,16 @@ def test_a_sha256_repository_is_read_too(tmp_path: Path) -> None:
     assert repository.read_file(commit, "a") == b"1"
 
 
+def fastest(question: Callable[[], object]) -> float:
+    """Seconds the quickest of several runs takes; others share the machine."""
+    times = []
+    for _ in range(10):
+        start = time.perf_counter()
+        question()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
 def test_a_long_history_costs_nothing(tmp_path: Path) -> None:
     scratch = Scratch.create(tmp_path / "app")
     scratch.long_history(20_000)
@@ -397,19 +408,14 @@ def test_a_long_history_costs_nothing(tmp_path: Path) -> None:
     scratch.git("branch", "old", "main~19000")
     scratch.git("branch", "-q", "--set-upstream-to=old")
     repository = Repository(scratch.root)
-    repository.status()
-    questions = {
+    head = repository.head()
+    questions: dict[str, Callable[[], object]] = {
         "status": repository.status,
         "resolve": lambda: repository.resolve("HEAD~1"),
-        "info": lambda: repository.commit_info(scratch.head()),
+        "info": lambda: repository.commit_info(head),
     }
     for name, question in questions.items():
-        times = []
-        for _ in range(5):
-            start = time.perf_counter()
-            question()
-            times.append(time.perf_counter() - start)
-        assert min(times) < 0.05, name
+        assert fastest(question) < 0.05, name
 
 
 def test_errors_are_of_our_own_tree(scratch: Scratch) -> None:
