@@ -24,15 +24,16 @@ from reconciler.core.facts import (
     volume_restored,
 )
 from reconciler.core.redact import Redactor
-from reconciler.targets import docker_plan
 from reconciler.targets.base import Applied, ApplyContext
 from reconciler.targets.compose import Compose, Rendering
 from reconciler.targets.compose_view import Views
 from reconciler.targets.containers import Containers
-from reconciler.targets.docker_capture import Preparations
+from reconciler.targets.docker_capture import Preparations, place
+from reconciler.targets.docker_change import change
 from reconciler.targets.docker_host import DockerHost
 from reconciler.targets.docker_memory import Memory
 from reconciler.targets.docker_observe import Observer
+from reconciler.targets.docker_plan import steps
 from reconciler.targets.docker_resolve import Resolver, now_of
 from reconciler.targets.docker_start import Start
 from reconciler.targets.docker_stop import Stop
@@ -195,7 +196,7 @@ class DockerTarget:
 
     def plan(self, phase: Phase, observed: Observation, goal: Goal) -> Sequence[Step]:
         """The steps of one phase; see `docker_plan`."""
-        return docker_plan.steps(phase, docker_plan.change(observed, goal, self._section.services))
+        return steps(phase, change(observed, goal, self._section.services))
 
     def apply(self, step: Step, context: ApplyContext) -> Applied:
         """Does one step; see `base.Target.apply`."""
@@ -237,7 +238,7 @@ class DockerTarget:
         store, volume = self._volumes(), str(step.args["engine_name"])
         if not store.exists(volume):
             return Applied(note="there is no such volume yet")
-        saved = store.backup(volume, context.captures / f"{step.subject}.tar.zst", context)
+        saved = store.backup(volume, place(context, f"{step.subject}.tar.zst"), context)
         return Applied(artifacts=[saved.model_copy(update={"subject": step.subject})])
 
     def _restore(self, step: Step, context: ApplyContext) -> Applied:

@@ -219,9 +219,20 @@ class Preparations:
         return Applied(note=", ".join(kept))
 
 
+def place(context: ApplyContext, name: str) -> Path:
+    """A path for an artifact that no recorded one has: the way back of a run saves beside what the way there saved."""
+    stem, dot, suffix = re.sub(r"[^A-Za-z0-9._-]", "_", name).partition(".")
+    taken = {artifact.path for artifact in context.artifacts}
+    path, number = context.captures / f"{stem}{dot}{suffix}", 1
+    while str(path.relative_to(context.states)) in taken:
+        number += 1
+        path = context.captures / f"{stem}-{number}{dot}{suffix}"
+    return path
+
+
 def write(context: ApplyContext, name: str, data: bytes, kind: str, subject: str) -> Artifact:
     """Writes an artifact durably, readable by its owner only."""
-    path = context.captures / re.sub(r"[^A-Za-z0-9._-]", "_", name)
+    path = place(context, name)
     scratch = path.with_name(f".{path.name}.part")
     descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as stream:

@@ -134,7 +134,7 @@ class Start:
         """
         work = _Work.of(step)
         deadline = time.monotonic() + self._timeout
-        self._repoint(_mapping(step.args["images"]), context)
+        moved = self._repoint(_mapping(step.args["images"]), context)
         vanishing = (
             [each for each in self._containers.all() if each.service in work.gone]
             if work.gone
@@ -148,16 +148,20 @@ class Start:
         context.at(CrashPoint.APPLIED_UNREAD)
         left = self._bring_up(work, deadline, context)
         self._mend_names(left, work.services)
-        return Applied(facts=about(work.services | work.gone, self._facts(left)))
+        note = f"pointed {', '.join(moved)} at the wanted image first" if moved else ""
+        return Applied(facts=about(work.services | work.gone, self._facts(left)), note=note)
 
-    def _repoint(self, images: Mapping[str, Any], context: ApplyContext) -> None:
+    def _repoint(self, images: Mapping[str, Any], context: ApplyContext) -> list[str]:
         """Re-points references that name another image all the same: Compose would start that one."""
         references = sorted(images)
         found = self._containers.parallel(self._images.find, references)
+        moved = []
         for reference, image in zip(references, found, strict=True):
             if image != images[reference]:
                 context.guard()
                 self._images.tag(str(images[reference]), reference)
+                moved.append(reference)
+        return moved
 
     def _make(self, work: _Work, context: ApplyContext) -> None:
         if work.by_compose:

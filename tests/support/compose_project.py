@@ -203,7 +203,7 @@ class Project:
         self,
         *,
         git: bool = True,
-        volumes: VolumeStore | None = None,
+        store: VolumeStore | None = None,
         timeout: float = 20.0,
         host: DockerHost | None = None,
         **section: object,
@@ -215,7 +215,7 @@ class Project:
             declared,
             project_root=self.root,
             repository=Repository(self.root) if git else None,
-            volumes=volumes,
+            volumes=store,
             host=host,
             cache=self.states / "cache",
             timeout=timeout,
@@ -247,10 +247,20 @@ class Project:
             materials={"docker": resolution.materials},
         )
 
-    def converge(self, target: DockerTarget, pins: Pins, *more: Fact) -> Walk:
-        """One walk through the phases, as the engine does it; the checkout happens in `restore`."""
+    def converge(
+        self, target: DockerTarget, pins: Pins, *more: Fact, before: Walk | None = None
+    ) -> Walk:
+        """One walk through the phases, as the engine does it; the checkout happens in `restore`.
+
+        Args:
+            target: The target.
+            pins: Where to go.
+            more: Facts of other targets.
+            before: The walk it leads back from, in the same run.
+        """
         observed = self.observe(target, *more)
         walk = Walk(self.resolve(target, pins, observed), Context(self.states))
+        walk.context.artifacts += before.context.artifacts if before else ()
         observed = self.observe(target, *more)  # the goal's services are known now
         for phase in WORK_ORDER:
             if phase is Phase.RESTORE and pins.git:
@@ -259,6 +269,7 @@ class Project:
                 walk.steps.append(step)
                 applied = target.apply(step, walk.context)
                 walk.made.append((step, applied))
+                walk.context.artifacts += applied.artifacts
                 if phase is Phase.CAPTURE:
                     walk.goal = walk.goal.completed(applied.facts)
                 else:

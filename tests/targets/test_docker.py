@@ -297,8 +297,7 @@ def test_only_what_is_down_or_sick_is_brought_back(project: Project) -> None:
     assert project.wrong(target, walk.goal) == []
     project.containers("store")[0].remove(force=True)
     walk = project.converge(target, pins(commit))
-    assert walk.keys(Phase.STOP, Phase.RESTORE, Phase.START) == ["retag/store", "up/services"]
-    assert walk.note("retag") == "already so"
+    assert walk.keys(Phase.STOP, Phase.RESTORE, Phase.START) == ["up/services"]
     assert project.wrong(target, walk.goal) == []
 
 
@@ -315,6 +314,21 @@ def test_a_project_that_was_taken_down_comes_back(project: Project) -> None:
     assert observed.get(service_state("store")).known
     assert observed.value(service_state("store")) is None
     assert [s.action for s in target.plan(Phase.START, observed, goal)] == ["up"]
+
+
+def test_a_reference_that_was_moved_meanwhile_is_pointed_back(project: Project) -> None:
+    commit, old, _ = two_releases(project)
+    target = project.target(services={"web": {"image": old}})
+    goal = project.converge(target, pins(commit, {"web": old})).goal
+    project.image("web:latest", "other")
+    store = project.started("store")
+    project.containers("web")[0].remove(force=True)
+
+    project.run(target, Phase.START, project.observe(target), goal)
+
+    assert project.running_image("web") == old
+    assert project.started("store") == store
+    assert project.wrong(target, goal) == []
 
 
 def test_services_not_well_before_are_brought_up_but_not_waited_for(project: Project) -> None:
