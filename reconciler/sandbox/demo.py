@@ -81,6 +81,8 @@ class Demo:
         seconds = time.monotonic() - began
         verdict = "Everything agrees" if not self._failed else f"{self._failed} things do not agree"
         self._line(f"{verdict}. The demonstration took {seconds:.1f} s.")
+        if self._failed:
+            self._line("To look at it: run it again with --keep.")
         return 1 if self._failed else 0
 
     @contextlib.contextmanager

@@ -134,8 +134,7 @@ class ApiProcess:
                 return
             os.kill(pid, sign)
             deadline = time.monotonic() + _STOP_SECONDS
-            while time.monotonic() < deadline and self.pid is not None:
-                _reap(pid)
+            while time.monotonic() < deadline and not _gone(pid, self.pid):
                 time.sleep(_POLL_SECONDS)
 
     def call(self, method: str, path: str, body: object = None, *, control: bool = False) -> object:
@@ -219,8 +218,12 @@ def _command_line(pid: int) -> str:
     return done.stdout
 
 
-def _reap(pid: int) -> None:
-    """Takes the exit status of a child of ours; somebody else's is not ours to take."""
+def _gone(pid: int, present: int | None) -> bool:
+    """Whether a process has ended; the exit status of a child of ours is collected too."""
     child = _children.get(pid)
-    if child is not None and child.poll() is not None:
-        del _children[pid]
+    if child is None:
+        return present is None
+    if child.poll() is None:
+        return False
+    del _children[pid]
+    return True

@@ -122,6 +122,10 @@ class PracticeProduction:
         """The client that belongs to its database."""
         return postgres_of(self.places).tool("psql")
 
+    def health(self) -> tuple[int, str]:
+        """Status and text that the application answers; status 0 when it does not."""
+        return answer_of(self.health_url)
+
     # --- up -------------------------------------------------------------------------------------
 
     def up(
@@ -194,7 +198,7 @@ class PracticeProduction:
         engine.up()
         engine.seed()
         engine.wait_until_up()
-        wait_for(lambda: answer_of(self.health_url)[0] == _OK, "A healthy application")
+        wait_for(lambda: self.health()[0] == _OK, "A healthy application")
         self._say(f"containers: app, worker, redis; the application on port {record.ports.app}")
         return images
 
