@@ -69,8 +69,8 @@ def inspect(file: IO[bytes], limits: Limits, *, own: bool = False) -> ArchiveRep
     Args:
         file: The archive, at its beginning.
         limits: What it may hold at most.
-        own: It is a backup we made of a volume: links that lead out, devices and any ratio were
-            there before and are kept. Writing through a link is refused all the same.
+        own: It is a backup we made of a volume: absolute links, devices and any ratio were there
+            before and are kept. Writing through a link is refused all the same.
 
     Raises:
         ArchiveError: It is damaged, or not safe to unpack.
@@ -221,7 +221,8 @@ class _Walk:
         self._new(path, self._files)
 
     def _symlink(self, path: str, target: str) -> None:
-        if not self.own and leads_out(path, target):
+        # The engine itself unpacks no relative link that leads out, whosever archive it is.
+        if leads_out(path, target) and not (self.own and target.startswith("/")):
             raise ArchiveError(f"holds a link that leads out: {_shown(path)} -> {_shown(target)}")
         if len(self._links) >= self.limits.members // 10:
             raise ArchiveError("holds too many symbolic links")

@@ -1,5 +1,4 @@
-"""Writes a volume's content into a file that can be trusted: whole, durable, with its digest, or
-not there at all.
+"""Writes a volume's content into a file: whole, durable and with its digest, or not at all.
 
 Called by `volumes`.
 """

@@ -5,7 +5,6 @@ Memory stays constant whatever the archive holds. Called by `volume_archive` and
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import stat
@@ -51,21 +50,20 @@ class ArchiveError(Exception):
 
 @contextmanager
 def opened(path: Path) -> Iterator[IO[bytes]]:
-    """The file, opened without following a last link, if it is a regular one.
+    """The file, if it is a regular one.
 
     Raises:
         PreflightError: It is not there, no regular file, or not readable.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        # A FIFO would be waited for.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as exc:
-        why = (
-            "is a symbolic link" if exc.errno == errno.ELOOP else f"cannot be read: {exc.strerror}"
-        )
-        raise PreflightError(f"The archive {path.name} {why}.") from exc
+        raise PreflightError(f"The archive {path.name} cannot be read: {exc.strerror}.") from exc
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise PreflightError(f"The archive {path.name} is no regular file.")
     with os.fdopen(descriptor, "rb", buffering=0) as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise PreflightError(f"The archive {path.name} is no regular file.")
         yield file
 
 

@@ -11,13 +11,8 @@ from __future__ import annotations
 
 import json
 import secrets
-from contextlib import contextmanager
+from itertools import chain
 from typing import IO, TYPE_CHECKING, Any
-
-import docker.errors
-import docker.types
-import requests
-import urllib3.exceptions
 
 from reconciler.core.crashpoints import CrashPoint
 from reconciler.core.errors import (
@@ -31,10 +26,13 @@ from reconciler.core.facts import Fact, volume_restored
 from reconciler.core.pins import Artifact
 from reconciler.targets.volume_archive import ArchiveReport, Limits, inspect
 from reconciler.targets.volume_backup import write_backup
+from reconciler.targets.volume_engine import PROJECT, VolumeEngine, labels_of
+from reconciler.targets.volume_root import Root, root_of
 from reconciler.targets.volume_source import (
     CHUNK,
     ArchiveError,
     Hashed,
+    exactly,
     file_sha256,
     opened,
     unpacked,
@@ -44,20 +42,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from docker.models.volumes import Volume
+    import docker
 
     from reconciler.targets.base import ApplyContext
 
 #: Labels of what this program makes on an engine.
-VOLUME, TOKEN, SHA256 = "reconciler.volume", "reconciler.restore", "reconciler.sha256"
-RECIPE, PROJECT, HELPER = "reconciler.recipe", "reconciler.project", "reconciler.helper"
+VOLUME, TOKEN, SHA256, RECIPE = (
+    "reconciler.volume",
+    "reconciler.restore",
+    "reconciler.sha256",
+    "reconciler.recipe",
+)
 #: Labels by which Compose knows its volumes.
 COMPOSE_PROJECT, COMPOSE_VOLUME = "com.docker.compose.project", "com.docker.compose.volume"
 
-_MOUNT = "/.reconciler-volume"
 _MARKER, _RECIPE = ".restored", ".restoring"
-_RUNNING = {"running", "paused", "restarting"}
-_CONFLICT = 409
 
 
 class VolumeStore:
@@ -82,9 +81,8 @@ class VolumeStore:
         states: Path | None = None,
         limits: Limits | None = None,
     ) -> None:
-        self._client = client_factory
+        self._engine = VolumeEngine(client_factory, project, image)
         self._project = project
-        self._image = image
         self._states = states.resolve() if states is not None else None
         self._limits = limits or Limits()
 
@@ -96,12 +94,12 @@ class VolumeStore:
         """
         key = volume_restored(volume)
         try:
-            present, marker = self._find(volume), self._find(volume + _MARKER)
+            present, marker = self._engine.find(volume), self._engine.find(volume + _MARKER)
         except ReconcilerError as exc:
             return Fact(key=key, unknown=exc.message)
         if present is None or marker is None:
             return Fact(key=key)
-        token, labels = _labels(present).get(TOKEN), _labels(marker)
+        token, labels = labels_of(present).get(TOKEN), labels_of(marker)
         same = token is not None and token == labels.get(TOKEN) and labels.get(VOLUME) == volume
         return Fact(key=key, value=labels.get(SHA256) if same else None)
 
@@ -111,20 +109,19 @@ class VolumeStore:
         Raises:
             TargetUnavailableError: The engine cannot be asked.
         """
-        return self._find(volume) is not None
+        return self._engine.find(volume) is not None
 
     def check_volume(self, volume: str) -> None:
-        """Finds out whether a volume could be replaced, as far as that can be told before anything
-        is stopped.
+        """Finds out, before anything is stopped, whether a volume could be replaced.
 
         Raises:
             PreflightError: It is external, another project's, or not kept on the engine's own disk.
             TargetUnavailableError: The engine cannot be asked.
         """
-        found = self._find(volume)
+        found = self._engine.find(volume)
         if found is None:
             return
-        owner = _labels(found).get(COMPOSE_PROJECT)
+        owner = labels_of(found).get(COMPOSE_PROJECT)
         if owner != self._project:
             whose = f"belongs to the Compose project {owner}" if owner else "is external to Compose"
             raise PreflightError(
@@ -182,13 +179,14 @@ class VolumeStore:
             StepFailedError: The volume is not there, or is in use.
             TransientError: It may be tried again.
         """
-        self._require_idle(volume, "backed up")
+        self._engine.remove_helpers(volume)
+        self._engine.require_idle(volume, "backed up")
         if not self.exists(volume):
             raise StepFailedError(f"There is no volume {volume} to back up.")
         context.progress(f"Backing up the volume {volume}")
         context.at(CrashPoint.MID_EFFECT)
-        with self._helper(volume) as (api, container):
-            written = write_backup(_pieces(api, container, volume), dest, context)
+        with self._engine.helper(volume) as container:
+            written = write_backup(self._engine.content(container, volume), dest, context)
         report = self.check_archive(dest, written.sha256, own=True)
         context.at(CrashPoint.APPLIED_UNREAD)
         return Artifact(
@@ -227,7 +225,7 @@ class VolumeStore:
         sha256 = sha256.lower()
         fact = Fact(key=volume_restored(volume), value=sha256, detail=path.name)
         if self.observe(volume).value == sha256:
-            self._drop(volume + _RECIPE)
+            self._engine.drop(volume + _RECIPE)
             return fact
         with opened(path) as file:
             if file_sha256(file) != sha256:
@@ -236,45 +234,54 @@ class VolumeStore:
                     "touched.",
                     hint="Put the right file back, then run `reconciler resume`.",
                 )
-            self._remove_helpers(volume)
-            self._require_idle(volume, "restored")
+            self._engine.remove_helpers(volume)
+            self._engine.require_idle(volume, "restored", stopped_too=True)
             self.check_volume(volume)
             recipe = self._recipe(volume)
             context.at(CrashPoint.MID_EFFECT)
             context.guard()
             token = secrets.token_hex(16)
-            self._drop(volume + _MARKER)
-            self._drop(volume)
+            self._engine.drop(volume + _MARKER)
+            self._engine.drop(volume)
             context.at(CrashPoint.MID_EFFECT)
+            context.guard()
             self._create(volume, recipe, token)
             context.at(CrashPoint.MID_EFFECT)
-            self._fill(volume, file, path, sha256, context)
+            self._fill(volume, file, path, sha256, context, root=_root_in(recipe))
         context.at(CrashPoint.MID_EFFECT)
-        marks = {VOLUME: volume, TOKEN: token, SHA256: sha256, PROJECT: self._project}
-        self._make(volume + _MARKER, {"labels": marks})
-        self._drop(volume + _RECIPE)
+        context.guard()
+        self._mark(volume, _MARKER, {TOKEN: token, SHA256: sha256})
+        self._engine.drop(volume + _RECIPE)
         context.at(CrashPoint.APPLIED_UNREAD)
         return fact
 
     def _recipe(self, volume: str) -> Mapping[str, Any]:
         """How the volume was made. Kept on the engine before it is removed, since only it knows."""
-        kept, found = self._find(volume + _RECIPE), self._find(volume)
+        kept, found = self._engine.find(volume + _RECIPE), self._engine.find(volume)
         if kept is not None:
-            recipe: dict[str, Any] = json.loads(_labels(kept).get(RECIPE, "{}"))
+            recipe: dict[str, Any] = json.loads(labels_of(kept).get(RECIPE, "{}"))
             # A volume that is still whole was not removed in that attempt, or was made again by
             # somebody since.
-            if found is None or TOKEN in _labels(found):
+            if found is None or TOKEN in labels_of(found):
                 return recipe
-            self._drop(volume + _RECIPE)
+            self._engine.drop(volume + _RECIPE)
         recipe = {"driver": "local", "labels": self._own_labels(volume)}
         if found is not None:
-            labels = {name: value for name, value in _labels(found).items() if name != TOKEN}
+            labels = {name: value for name, value in labels_of(found).items() if name != TOKEN}
             recipe = {"driver": found.attrs.get("Driver") or "local", "labels": labels}
             if options := found.attrs.get("Options"):
                 recipe["driver_opts"] = options
-        marks = {VOLUME: volume, PROJECT: self._project, RECIPE: json.dumps(recipe, sort_keys=True)}
-        self._make(volume + _RECIPE, {"labels": marks})
+            with self._engine.helper(volume) as container:
+                # For an archive that does not hold the folder itself, only what is in it.
+                if root := self._engine.root(container, volume):
+                    recipe["root"] = [root.mode, root.uid, root.gid, root.mtime]
+        self._mark(volume, _RECIPE, {RECIPE: json.dumps(recipe, sort_keys=True)})
         return recipe
+
+    def _mark(self, volume: str, suffix: str, labels: Mapping[str, str]) -> None:
+        """Makes a volume that holds nothing but labels; Compose knows it for the project's own."""
+        ours = {VOLUME: volume, PROJECT: self._project, **self._own_labels(volume + suffix)}
+        self._engine.make(volume + suffix, {"labels": {**ours, **labels}})
 
     def _own_labels(self, volume: str) -> dict[str, str]:
         """The labels Compose would have given a volume that never was."""
@@ -283,23 +290,35 @@ class VolumeStore:
 
     def _create(self, volume: str, recipe: Mapping[str, Any], token: str) -> None:
         labels = {**recipe.get("labels", {}), TOKEN: token}
-        self._make(volume, {**recipe, "labels": labels})
+        settings = {name: value for name, value in recipe.items() if name != "root"}
+        self._engine.make(volume, {**settings, "labels": labels})
         # Creating what somebody else has just created succeeds without a word, and without our
         # labels.
-        made = self._find(volume)
-        if made is None or _labels(made).get(TOKEN) != token:
+        made = self._engine.find(volume)
+        if made is None or labels_of(made).get(TOKEN) != token:
             raise TargetUnavailableError(
                 f"The volume {volume} was made by somebody else meanwhile."
             )
 
     def _fill(
-        self, volume: str, file: IO[bytes], path: Path, sha256: str, context: ApplyContext
+        self,
+        volume: str,
+        file: IO[bytes],
+        path: Path,
+        sha256: str,
+        context: ApplyContext,
+        *,
+        root: Root | None,
     ) -> None:
         hashed = Hashed(file)
         try:
             _, content = unpacked(hashed)
-            with self._helper(volume) as (api, container), _translated(f"unpack {path.name}"):
-                api.put_archive(container, _MOUNT, _told(content.read, volume, context))
+            head = exactly(content, CHUNK)
+            with self._engine.helper(volume) as container:
+                pieces = chain((head,), _told(content.read, volume, context))
+                self._engine.unpack(container, volume, pieces)
+                if root := root_of(head) or root:
+                    self._engine.set_root(container, volume, root)
         except ArchiveError as exc:
             raise CaptureCorruptError(f"The archive {path.name} {exc}.") from exc
         if hashed.hexdigest() != sha256:
@@ -308,89 +327,12 @@ class VolumeStore:
                 hint="Put the right file back, then run `reconciler resume`.",
             )
 
-    @contextmanager
-    def _helper(self, volume: str) -> Iterator[tuple[Any, str]]:
-        """A container that mounts the volume and is never started: the engine reads and writes
-        through it.
-        """
-        with _translated(f"make a helper for the volume {volume}"):
-            api: Any = self._client().api
-            mount = docker.types.Mount(_MOUNT, volume, type="volume", no_copy=True)
-            made = api.create_container(
-                self._image(),
-                command=["none"],
-                labels={HELPER: volume, PROJECT: self._project},
-                host_config=api.create_host_config(mounts=[mount], network_mode="none"),
-            )
-        try:
-            yield api, str(made["Id"])
-        finally:
-            with _translated(f"remove the helper of the volume {volume}"):
-                _gone(lambda: api.remove_container(made["Id"], force=True))
-
-    def _remove_helpers(self, volume: str) -> None:
-        """Removes what a crashed attempt left."""
-        with _translated(f"remove helpers of the volume {volume}"):
-            api: Any = self._client().api
-            for each in api.containers(all=True, filters={"label": f"{HELPER}={volume}"}):
-                _gone(lambda each=each: api.remove_container(each["Id"], force=True))  # type: ignore[misc]
-
-    def _require_idle(self, volume: str, verb: str) -> None:
-        with _translated(f"look for users of the volume {volume}"):
-            api: Any = self._client().api
-            users = api.containers(all=True, filters={"volume": volume})
-        names = sorted(
-            str(each["Names"][0]).lstrip("/")
-            for each in users
-            if each.get("State") in _RUNNING and HELPER not in (each.get("Labels") or {})
-        )
-        if names:
-            raise StepFailedError(
-                f"The volume {volume} cannot be {verb}: it is in use by {', '.join(names)}.",
-                hint=f"Stop {names[0]}, then run `reconciler resume`.",
-            )
-
-    def _find(self, name: str) -> Volume | None:
-        with _translated(f"look at the volume {name}"):
-            try:
-                return self._client().volumes.get(name)
-            except docker.errors.NotFound:
-                return None
-
-    def _make(self, name: str, settings: Mapping[str, Any]) -> None:
-        with _translated(f"make the volume {name}"):
-            self._client().volumes.create(name, **settings)
-
-    def _drop(self, name: str) -> None:
-        with _translated(f"remove the volume {name}"):
-            api: Any = self._client().api
-            try:
-                _gone(lambda: api.remove_volume(name))
-            except docker.errors.APIError as exc:
-                if exc.status_code != _CONFLICT:
-                    raise
-                users = api.containers(all=True, filters={"volume": name})
-                names = ", ".join(str(each["Names"][0]).lstrip("/") for each in users)
-                raise StepFailedError(
-                    f"The volume {name} cannot be replaced: it is still mounted by "
-                    f"{names or 'a container'}.",
-                    hint="Remove these containers (`docker rm`), then run `reconciler resume`.",
-                ) from exc
-
     def _is_own(self, path: Path) -> bool:
         return self._states is not None and path.resolve().is_relative_to(self._states)
 
 
-def _labels(volume: Volume) -> Mapping[str, str]:
-    return volume.attrs.get("Labels") or {}
-
-
-def _gone(remove: Callable[[], object]) -> None:
-    """Removes something that may be gone already."""
-    try:
-        remove()
-    except docker.errors.NotFound:
-        return
+def _root_in(recipe: Mapping[str, Any]) -> Root | None:
+    return Root(*recipe["root"]) if "root" in recipe else None
 
 
 def _told(read: Callable[[int], bytes], volume: str, context: ApplyContext) -> Iterator[bytes]:
@@ -402,37 +344,3 @@ def _told(read: Callable[[int], bytes], volume: str, context: ApplyContext) -> I
         if done - told >= 256 * CHUNK:
             told = done
             context.progress(f"Restoring the volume {volume}: {done // CHUNK} MiB")
-
-
-def _pieces(api: Any, container: str, volume: str) -> Iterator[bytes]:
-    """What the engine sends. Its failures become ours here; those of whoever writes it stay theirs."""
-    with _translated(f"read the volume {volume}"):
-        pieces, _ = api.get_archive(container, f"{_MOUNT}/.", chunk_size=CHUNK)
-        yield from pieces
-
-
-@contextmanager
-def _translated(what: str) -> Iterator[None]:
-    """Turns the SDK's exceptions into ours.
-
-    Raises:
-        StepFailedError: The engine refused.
-        TargetUnavailableError: It cannot be reached, or the connection was lost; looking again is
-            safe.
-    """
-    try:
-        yield
-    except (ReconcilerError, ArchiveError):
-        raise
-    except docker.errors.APIError as exc:
-        said = " ".join(str(exc.explanation or exc).split())[:300]
-        raise StepFailedError(f"The Docker engine refused to {what}: {said}") from exc
-    except (
-        docker.errors.DockerException,
-        requests.exceptions.RequestException,
-        urllib3.exceptions.HTTPError,
-    ) as exc:
-        raise TargetUnavailableError(
-            f"The Docker engine cannot be reached, or was lost, while asked to {what}.",
-            hint="Check that the engine runs and that DOCKER_HOST or the Docker context names it.",
-        ) from exc

@@ -132,7 +132,7 @@ def test_a_secret_header_is_sent_and_never_shown(base: str) -> None:
         }
     )
     outcome = http.probe(spec, lent, attempt())
-    assert SECRETS["APP_KEY"] not in lent.line(outcome.detail)
+    assert SECRETS["APP_KEY"][:10] not in lent.line(outcome.detail)
     assert MASK in lent.line(outcome.detail)
     arrived = spec.model_copy(
         update={"body": None, "json_": http_json("$.got", "x" * 30 + SECRETS["APP_KEY"])}
