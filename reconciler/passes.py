@@ -39,7 +39,7 @@ from reconciler.core.status import Cause, EnvironmentStatus, Failure, Override
 from reconciler.core.vectors import compensation_pins
 from reconciler.phases import capture, restore, start, stop, verify
 from reconciler.phases.base import Failed, Moved, Work
-from reconciler.phases.runner import settle
+from reconciler.phases.runner import LEFT, settle
 from reconciler.setting import Setting, SpecSource
 from reconciler.targets.together import observe, resolve
 
@@ -225,7 +225,7 @@ class Passes:
     ) -> bool:
         """Records why a run failed, and what follows: the way back, or a human."""
         status, run = self._journal.status, work.run
-        settle(work, f"{run.leg}/")
+        settle(work, f"{run.leg}/", note=LEFT)
         trigger = after_failure(run, status.phase, work.spec.policy, whole=whole, failure=failure)
         body: dict[str, object] = {"message": failure.message, "hint": failure.hint}
         if trigger is Trigger.COMPENSATE:

@@ -12,6 +12,8 @@ from reconciler.core.drift import compare
 from reconciler.core.entry import EntryKind
 from reconciler.core.errors import (
     CaptureCorruptError,
+    LeaseLostError,
+    LedgerError,
     PolicyRefusedError,
     ReconcilerError,
     TargetUnavailableError,
@@ -39,6 +41,8 @@ def run(work: Work, observed: Observation) -> PhaseResult:
         verify_artifacts(work.states, _needed(work))
         way = plan(work.targets, observed, work.goal, (Phase.STOP, Phase.RESTORE, Phase.START))
         _check_policy(work, way)
+    except (LeaseLostError, LedgerError):
+        raise  # this process may or can record nothing more
     except ReconcilerError as exc:
         return Failed(failure_of(Phase.CAPTURE, exc))
     body = {"plan": [step.model_dump(mode="json") for step in way.steps], "downtime": way.downtime}
@@ -79,12 +83,13 @@ def _needed(work: Work) -> list[Artifact]:
     pins, here = work.run.pins, str(work.captures.relative_to(work.states))
     paths = {artifact.path for artifact in (pins.database.rows if pins.database else ())}
     paths |= {pin.path for pin in (pins.docker.volumes if pins.docker else {}).values() if pin.own}
-    return [item for item in work.run.artifacts if item.path in paths or item.path.startswith(here)]
+    return [item for item in work.run.artifacts if item.path in paths or item.path.startswith(f"{here}/")]
 
 
 def _make_folder(work: Work) -> None:
     try:
-        work.captures.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for folder in (*reversed(work.captures.relative_to(work.states).parents[:-1]), work.captures):
+            (work.states / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as exc:
         raise TargetUnavailableError(
             f"The folder for captures cannot be made: {exc.strerror}.",
@@ -93,9 +98,12 @@ def _make_folder(work: Work) -> None:
 
 
 def _save_evidence(work: Work, observed: Observation) -> None:
-    """What was seen, and which checks failed already: a compensation cannot be asked for more than there was."""
+    """What was seen, and which checks failed already: a compensation cannot be asked for more than there was.
+
+    Once production is touched what fails may be our own doing, so what a resumed run finds excuses nothing.
+    """
     run = work.run
-    if run.attempt > 1 or run.compensating:
+    if run.compensating or (run.attempt > 1 and run.touched):
         return
     facts = [
         fact.model_dump(mode="json", exclude_defaults=True)
@@ -106,7 +114,9 @@ def _save_evidence(work: Work, observed: Observation) -> None:
         "decision": "evidence",
         "facts": facts,
         "checks": [check.model_dump(mode="json") for check in checks],
-        "checksBefore": [check.name for check in checks if not check.passed],
+        "checksBefore": list(run.checks_before)
+        if run.touched
+        else [check.name for check in checks if not check.passed],
     }
     work.journal.write(EntryKind.DECISION, Reason.PROGRESSING, body)
 

@@ -20,11 +20,15 @@ from reconciler.core.facts import Fact
 from reconciler.core.phase import Phase
 from reconciler.core.pins import Artifact
 from reconciler.core.plan import Step
+from reconciler.core.status import Run
 from reconciler.phases.base import Work
 from reconciler.targets.base import Applied
 
 #: Tries of one step before a transient failure counts as a lasting one.
 ATTEMPTS = 6
+#: Why an intent is closed without an answer.
+LOOKED = "its answer was lost; the world was looked at and it need not be done again"
+LEFT = "left open when this leg of the run ended; whether it happened is not known, and the next leg looks first"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,21 +89,21 @@ def run_steps(work: Work, phase: Phase, steps: Sequence[Step]) -> list[Fact]:
     return made
 
 
-def settle(work: Work, prefix: str, keep: frozenset[str] | set[str] = frozenset()) -> None:
-    """Closes intents without a result which the world, having been looked at, no longer asks for.
+def settle(
+    work: Work, prefix: str, keep: frozenset[str] | set[str] = frozenset(), note: str = LOOKED
+) -> None:
+    """Closes intents without a result which are not tried again.
 
     Args:
         work: The run.
         prefix: Only effects whose key begins so.
         keep: Effects that are about to be tried again.
+        note: Why they are closed.
     """
     for key in work.run.open_effects:
         if key.startswith(prefix) and key not in keep:
             _, _, target, _ = key.split("/", 3)
-            body = {
-                "outcome": Outcome.SETTLED,
-                "note": "its answer was lost; the world was looked at and it need not be done again",
-            }
+            body = {"outcome": Outcome.SETTLED, "note": note}
             work.journal.write(EntryKind.RESULT, Reason.RETRY, body, target=target, effect=key)
 
 
@@ -110,11 +114,11 @@ def _effect_key(work: Work, step: Step) -> str:
 def _apply(work: Work, step: Step) -> Applied:
     key = _effect_key(work, step)
     known = work.run.effects.get(key)
-    if known and step.once and known.outcome in (Outcome.DONE, Outcome.SETTLED):
+    if known and step.once and known.outcome is Outcome.DONE:
         return Applied(note="done before")
-    attempted = known.opened if known and known.outcome is None else None
+    attempted = _attempted(work.run, step)
     began = work.clock.monotonic()
-    if attempted is None:
+    if known is None or known.outcome is not None:
         work.probe(CrashPoint.BEFORE_INTENT, key)
         work.journal.write(
             EntryKind.INTENT,
@@ -153,6 +157,16 @@ def _apply(work: Work, step: Step) -> Applied:
     work.probe(CrashPoint.RESULT_DURABLE, key)
     work.reporter.step_finished(step, applied.note, seconds)
     return applied
+
+
+def _attempted(run: Run, step: Step) -> datetime | None:
+    """When this change was last begun in any leg of the run without being known to be done.
+
+    A failure counts too: after the last of several lost answers nobody knows what is still on its way.
+    """
+    effects = [effect for key, effect in run.effects.items() if key.partition("/")[2] == step.key]
+    newest = max(effects, key=lambda effect: effect.opened, default=None)
+    return newest.opened if newest and newest.outcome is not Outcome.DONE else None
 
 
 def _attempts(work: Work, step: Step, key: str, attempted: datetime | None) -> Applied:
