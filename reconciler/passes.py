@@ -39,6 +39,7 @@ from reconciler.core.status import Cause, EnvironmentStatus, Failure, Override
 from reconciler.core.vectors import compensation_pins
 from reconciler.phases import capture, restore, start, stop, verify
 from reconciler.phases.base import Failed, Moved, Work
+from reconciler.phases.keeping import prune_captures
 from reconciler.phases.runner import LEFT, settle
 from reconciler.setting import Setting, SpecSource
 from reconciler.targets.together import observe, resolve
@@ -126,6 +127,8 @@ class Passes:
         self._journal.move(
             result.trigger, result.reason, {"message": result.message, **(result.body or {})}
         )
+        if self._journal.status.phase is Phase.STABLE:
+            prune_captures(work.states / "captures" / work.spec.name)
         return self._more()
 
     def _more(self) -> bool:
