@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from reconciler.checks.base import CheckContext
-from reconciler.checks.of_spec import SpecChecker
+from reconciler.checks.checker import SpecChecker
 from reconciler.clock import SystemClock
 from reconciler.core.errors import PreflightError, SpecInvalidError, UsageError
 from reconciler.core.facts import Fact
