@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reconciler.core.errors import StepFailedError
+from reconciler.sandbox.practice_engine import Container
 from reconciler.sandbox.practice_look import answer_of
 from reconciler.sandbox.practice_record import VERCEL_PROJECT
 from reconciler.sandbox.practice_source import git
@@ -30,6 +31,7 @@ _GONE = (
     " where table_name = 'coupons' or column_name = 'discount_cents'"
 )
 _CLI_SECONDS = 60.0
+_NONE = Container(service="", id="", image="", state="no container", started="", config="")
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,10 @@ def proofs(production: PracticeProduction) -> list[Proof]:
     good, engine = production.good, production.engine
     images = engine.images()
     containers = {one.service: one for one in engine.containers()}
-    app, worker = containers["app"], containers["worker"]
-    revision = engine.docker(
-        "image", "inspect", "--format", f'{{{{index .Config.Labels "{_REVISION}"}}}}', worker.image
+    app, worker = containers.get("app", _NONE), containers.get("worker", _NONE)
+    label = f'{{{{index .Config.Labels "{_REVISION}"}}}}'
+    revision = (
+        engine.docker("image", "inspect", "--format", label, worker.image) if worker.image else ""
     )
     by, deployment = _vercel(production)
     status, text = answer_of(production.health_url)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from reconciler.sandbox.demo_proof import proofs, unchanged
 from reconciler.sandbox.practice_engine import LABEL
 from reconciler.sandbox.practice_record import default_name
 from tests.support.programs import ROOT
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.support.engine import Engine
+    from tests.support.production import Practice
 
 pytestmark = [
     pytest.mark.engine,
@@ -93,11 +95,32 @@ def test_the_demonstration_proves_itself_and_leaves_nothing(show: Show) -> None:
     assert show.leftovers(names_in(out)) == []
 
 
-def test_it_says_no_when_the_reconciler_did_not_do_its_work(show: Show) -> None:
-    code, out, _ = show.run(RECONCILER_DATABASE_URL="sqlite:////nonexistent/ledger.db")
+def test_it_does_not_believe_the_reconciler(practice: Practice) -> None:
+    """Asked of a production that is still broken, every proof that can fail does."""
+    failed = {one.asked for one in proofs(practice.production) if not one.holds}
+    assert failed == {
+        "git rev-parse HEAD",
+        "docker inspect app: image",
+        "docker inspect worker: built from",
+        "psql: newest migration",
+        "psql: tables and columns of 1.5.0",
+        "vercel inspect practice-shop.vercel.app",
+        "GET /api/health",
+    }
+
+
+def test_a_change_is_noticed_however_small() -> None:
+    before = {"ledger entries": "44", "docker inspect app: started": "14:05"}
+    after = {"ledger entries": "45"}
+    assert [one.holds for one in unchanged(before, before)] == [True, True]
+    assert [one.holds for one in unchanged(before, after)] == [False, False]
+
+
+def test_without_an_engine_it_says_so_and_leaves_nothing(show: Show) -> None:
+    code, _, err = show.run(DOCKER_HOST="unix:///nowhere/docker.sock")
     assert code == 1
-    assert "✗ git rev-parse HEAD" in out
-    assert "do not agree" in out
+    assert "Error: The Docker engine cannot be reached." in err
+    assert list(show.folder.iterdir()) == []
 
 
 def test_ctrl_c_clears_up(show: Show) -> None:
