@@ -90,17 +90,14 @@ def _decision(status: EnvironmentStatus, entry: Entry, body: _Body) -> Environme
 def _transition(status: EnvironmentStatus, entry: Entry, body: _Body) -> EnvironmentStatus:
     assert entry.to_state is not None
     status = status.model_copy(update={"phase": entry.to_state})
-    if status.run and entry.from_state:
-        spent = (entry.at - status.run.phase_started).total_seconds()
-        durations = {
-            **status.run.durations,
-            entry.from_state.value: status.run.durations.get(entry.from_state, 0.0) + spent,
-        }
-        status = _with_run(status, durations=durations)
+    durations = _durations(status.run, entry) if status.run and entry.from_state else {}
     if "run" in body:  # a run begins, or its next leg or attempt does
-        status = status.model_copy(update={"run": Run.model_validate(body["run"])})
+        run = Run.model_validate(body["run"])
+        if status.run and status.run.id == run.id:
+            run = run.model_copy(update={"durations": durations})
+        status = status.model_copy(update={"run": run})
     elif status.run:
-        update: dict[str, object] = {"phase_started": entry.at}
+        update: dict[str, object] = {"phase_started": entry.at, "durations": durations}
         if entry.to_state is Phase.STOP:
             update["outage_started"] = status.run.outage_started or entry.at
         status = _with_run(status, **update)
@@ -112,6 +109,14 @@ def _transition(status: EnvironmentStatus, entry: Entry, body: _Body) -> Environ
         if status.run:
             status = _with_run(status, finished=entry.at)
     return status.model_copy(update={"conditions": _conditions(status, entry, body)})
+
+
+def _durations(run: Run, entry: Entry) -> Mapping[str, float]:
+    """Seconds spent in each phase, the one that ends now included. A wall clock that was set back counts as no time."""
+    assert entry.from_state is not None
+    spent = max(0.0, (entry.at - run.phase_started).total_seconds())
+    phase = entry.from_state.value
+    return {**run.durations, phase: run.durations.get(phase, 0.0) + spent}
 
 
 def _with_outcome(status: EnvironmentStatus, body: _Body) -> EnvironmentStatus:
