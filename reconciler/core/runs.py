@@ -33,7 +33,12 @@ def new_run(  # noqa: PLR0917 - all of them are what a run consists of
     now: datetime,
 ) -> Run:
     """The run that begins now, with the vector that leads back from it."""
-    before = {key: fact.value for key, fact in sorted(observed.facts.items()) if key != GIT_DIRTY}
+    # What could not be read is left out: None would mean "known to be absent", and be restored as such.
+    before = {
+        key: fact.value
+        for key, fact in sorted(observed.facts.items())
+        if key != GIT_DIRTY and fact.known
+    }
     run = Run(
         id=f"{now:%Y%m%d-%H%M%S}-{sha256(f'{status.environment} {now.isoformat()}'.encode()).hexdigest()[:6]}",
         cause=begin.cause,
