@@ -125,9 +125,10 @@ def compensation_pins(run: Run) -> Pins:
         subject for _, target, action, subject in begun if (target, action) == ("database", "down")
     }
     if pins.docker and overwritten:
+        # The first backup of a volume is the one from before it was overwritten; a run that was resumed makes another.
         backups = {
             artifact.subject: VolumePin(path=artifact.path, sha256=artifact.sha256, own=True)
-            for artifact in run.artifacts
+            for artifact in reversed(run.artifacts)
             if artifact.kind == "volume-backup" and artifact.subject in overwritten
         }
         pins = pins.model_copy(
