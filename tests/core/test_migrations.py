@@ -91,7 +91,7 @@ def test_down_files_take_any_name() -> None:
         ("2", "1 2 3", "", "2", "3", ""),
     ],
 )
-def test_routes(
+def test_routes(  # noqa: PLR0917 - columns of a table
     wanted: str | None, applied: str, files: str, reapply: str, down: str, up: str
 ) -> None:
     found = route(wanted, applied.split(), files.split(), reapply.split())

@@ -155,7 +155,33 @@ def test_statements_are_counted_without_blanks() -> None:
 
 WORDS = st.sampled_from(
     [
-        *"DROP TABLE ALTER COLUMN TYPE SET DO $$ ( ) , . ; ' \" -- /* \\ DELETE FROM UPDATE a b IF EXISTS".split(),
+        *[
+            "DROP",
+            "TABLE",
+            "ALTER",
+            "COLUMN",
+            "TYPE",
+            "SET",
+            "DO",
+            "$$",
+            "(",
+            ")",
+            ",",
+            ".",
+            ";",
+            "'",
+            '"',
+            "--",
+            "/*",
+            "\\",
+            "DELETE",
+            "FROM",
+            "UPDATE",
+            "a",
+            "b",
+            "IF",
+            "EXISTS",
+        ],
         "\n",
     ]
 )

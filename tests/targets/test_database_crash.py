@@ -102,7 +102,10 @@ def test_a_backend_that_is_ended_while_it_runs_a_script(project: Project) -> Non
 
     worker = threading.Thread(target=work)
     worker.start()
-    sleeping = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'reconciler/r1/%' AND query LIKE '%pg_sleep%'"
+    sleeping = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE application_name LIKE 'reconciler/r1/%' AND query LIKE '%pg_sleep%'"
+    )
     wait_for(lambda: project.sql(sleeping) == [(1,)], what="the script to run")
     project.sql(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'reconciler/r1/%'"

