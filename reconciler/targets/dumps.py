@@ -33,6 +33,8 @@ from reconciler.targets.pg.texts import literal, name
 KIND = "table-dump"
 #: Free space demanded besides the size of the table itself, in bytes.
 _SPARE = 64 * 1024 * 1024
+#: Largest table without a key that goes through the API, in bytes.
+_KEYLESS = 1024 * 1024
 _CHUNK = 1024 * 1024
 
 
@@ -102,6 +104,8 @@ def dump(
         plans = [
             plan for loss in losses if loss.mode != "sequence" and (plan := _plan(snapshot, loss))
         ]
+        if not driver.direct:
+            _require_keys(plans)
         _room_for(plans, context.captures)
         made: list[Artifact] = []
         for order, plan in enumerate(_parents_first(plans)):
@@ -149,6 +153,16 @@ def _parents_first(plans: Sequence[_Plan]) -> Iterator[_Plan]:
         for plan in ready or waiting[:1]:
             waiting.remove(plan)
             yield plan
+
+
+def _require_keys(plans: Iterable[_Plan]) -> None:
+    """Rows without a key can be put back in one request only, so that none of them comes twice."""
+    for plan in plans:
+        if not plan.key and plan.table.bytes > _KEYLESS:
+            raise PreflightError(
+                f"{plan.loss.subject} has no primary key and is too large to be put back through the API.",
+                hint="Name a direct connection in spec.database.supabase.dsnFrom.",
+            )
 
 
 def _room_for(plans: Iterable[_Plan], folder: Path) -> None:

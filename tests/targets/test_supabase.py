@@ -200,6 +200,14 @@ class TestProject:
         practice.project.back("1")
         assert len(sent) <= 30
 
+    def test_a_large_table_without_a_key_needs_a_direct_connection(
+        self, practice: Practice
+    ) -> None:
+        practice.project.sql("INSERT INTO u SELECT generate_series(1, 50000)")
+        with pytest.raises(PreflightError, match=r"public.u has no primary key and is too large"):
+            practice.project.back("1")
+        assert practice.project.versions() == ["1", "2"]
+
     def test_a_direct_connection_is_used_for_sql_when_there_is_one(
         self, practice: Practice
     ) -> None:
