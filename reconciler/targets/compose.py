@@ -145,9 +145,11 @@ class Compose:
         self.project = project
         self.root = root
         self.files = tuple(files)
+        # What Compose itself takes for the project's folder: relative paths in the files are relative to it.
+        self._folder = Path(self.files[0]).parent
         self.env_files = tuple(env_files)
         self._profiles = tuple(profiles)
-        self._command = ComposeCommand(host, root, redact)
+        self._command = ComposeCommand(host, root / self._folder, redact)
 
     def render(self, tree: Path, prefix: str = "") -> Rendering:
         """Renders the project from a folder and hashes its services.
@@ -175,7 +177,10 @@ class Compose:
 
     def fingerprint(self) -> tuple[tuple[int, int, int] | None, ...]:
         """Changes when a file of the working tree changes that Compose certainly reads."""
-        return tuple(_identity(self.root / name) for name in (*self.files, ".env", *self.env_files))
+        return tuple(
+            _identity(self.root / name)
+            for name in (*self.files, str(self._folder / ".env"), *self.env_files)
+        )
 
     def hashes(self, document: Mapping[str, Any], *options: str) -> dict[str, str]:
         """Config hash of each service of a rendered project.
@@ -185,7 +190,7 @@ class Compose:
         """
         out = self._command.ask(
             [
-                *(*self._identity(self.root), "--profile", "*", "-f", "-"),
+                *(*self._identity(self.root / self._folder), "--profile", "*", "-f", "-"),
                 *("config", *options, "--hash", "*"),
             ],
             stdin=json.dumps(document),
@@ -323,7 +328,14 @@ class Compose:
         platform = rendering.services[service].get("platform")
         if platform:
             document["services"][service]["platform"] = platform
-        arguments = [*self._identity(self.root), "--progress", "plain", "-f", "-", "build"]
+        arguments = [
+            *self._identity(self.root / self._folder),
+            "--progress",
+            "plain",
+            "-f",
+            "-",
+            "build",
+        ]
         arguments += [*(["--no-cache"] if no_cache else []), service]
         status, lines = self._command.follow(
             arguments, progress, stdin=json.dumps(document), timeout=BUILD_TIMEOUT
@@ -341,7 +353,7 @@ class Compose:
         return ["-p", self.project, "--project-directory", str(folder)]
 
     def _options(self, tree: Path) -> list[str]:
-        options = self._identity(tree)
+        options = self._identity(tree / self._folder)
         for file in self.files:
             options += ["-f", str(tree / file)]
         for profile in self._profiles:

@@ -52,13 +52,13 @@ class Views:
         self._cache = cache
         self._root = root
         self._repository = repository
-        inside = repository is not None and root.is_relative_to(repository.root)
-        self._governed = repository if inside else None
+        # The repository's folder, spelled as the project's is: paths in rendered projects must be too.
+        self._top = _enclosing(root, repository.root) if repository else None
 
     @property
     def governed(self) -> bool:
         """Whether the project's folder lies in the repository, so that a commit says what its files are."""
-        return self._governed is not None
+        return self._top is not None
 
     def of_tree(self) -> View:
         """The working tree as it is."""
@@ -70,9 +70,9 @@ class Views:
         Raises:
             TerminalError: There is no such commit.
         """
-        repository = self._required()
-        prefix = self._export(repository, "view", commit)
-        linked = tuple(self._link_rest(repository, prefix))
+        repository, top = self._required()
+        prefix = self._export(repository, "view", commit, top)
+        linked = tuple(self._link_rest(repository, prefix, top))
         return View(_below(prefix, self._root), str(prefix), linked)
 
     def source(self, commit: str) -> tuple[Path, Path]:
@@ -81,31 +81,29 @@ class Views:
         Raises:
             TerminalError: There is no such commit.
         """
-        repository = self._required()
-        return repository.root, _below(self._export(repository, "source", commit), repository.root)
+        repository, top = self._required()
+        return top, _below(self._export(repository, "source", commit, top), top)
 
-    def _required(self) -> Repository:
-        if self._governed is None:
+    def _required(self) -> tuple[Repository, Path]:
+        if self._repository is None or self._top is None:
             raise PreflightError(
                 f"{self._root} is not inside the repository of spec.git, so no commit says what its files are.",
                 hint="Point spec.git.repository at the repository that holds the compose files.",
             )
-        return self._governed
+        return self._repository, self._top
 
-    def _export(self, repository: Repository, kind: str, commit: str) -> Path:
+    def _export(self, repository: Repository, kind: str, commit: str, top: Path) -> Path:
         place = self._cache / f"{kind}s" / commit
         if not place.exists():
             place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             scratch = place.parent / f".{commit}.{secrets.token_hex(4)}"
-            folder = _below(scratch, repository.root)
+            folder = _below(scratch, top)
             try:
                 folder.mkdir(parents=True)
                 repository.export(commit, folder)
                 scratch.rename(place)
-            except FileExistsError:  # made by another process meanwhile
-                pass
             except OSError as exc:
-                if not place.exists():
+                if not place.exists():  # otherwise another process was faster
                     raise TransientError(
                         f"The files of {commit[:12]} cannot be written below {place.parent}: {exc.strerror}."
                     ) from exc
@@ -125,11 +123,11 @@ class Views:
         for entry in found[_KEPT - 1 :]:
             shutil.rmtree(entry, ignore_errors=True)
 
-    def _link_rest(self, repository: Repository, prefix: Path) -> Iterator[Path]:
+    def _link_rest(self, repository: Repository, prefix: Path, top: Path) -> Iterator[Path]:
         """Links what the working tree holds and Git does not, and what lies beside the repository."""
         for relative in _unknown_to_git(repository):
-            yield from _link(_below(prefix, repository.root) / relative, repository.root / relative)
-        for folder in list(repository.root.parents)[:_LEVELS]:
+            yield from _link(_below(prefix, top) / relative, top / relative)
+        for folder in list(top.parents)[:_LEVELS]:
             try:
                 beside = sorted(folder.iterdir())[:_MOST_LINKS]
             except OSError:
@@ -137,6 +135,14 @@ class Views:
             for real in beside:
                 if not self._cache.is_relative_to(real):
                     yield from _link(_below(prefix, real), real)
+
+
+def _enclosing(folder: Path, top: Path) -> Path | None:
+    """The same folder as `top`, found upwards of another one; None when it is not above it."""
+    for each in (folder, *folder.parents):
+        if each == top or (each.exists() and each.samefile(top)):
+            return each
+    return None
 
 
 def _link(link: Path, real: Path) -> Iterator[Path]:

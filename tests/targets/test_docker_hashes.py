@@ -11,7 +11,9 @@ import pytest
 from reconciler.core.errors import PreflightError
 from reconciler.core.facts import service_config
 from reconciler.targets.compose_command import ComposeCommand
+from reconciler.targets.compose_view import Views
 from reconciler.targets.docker_host import DockerHost
+from reconciler.targets.shared.repository import Repository
 from tests.support.compose_project import Project, pins
 from tests.support.engine import Engine
 
@@ -169,6 +171,40 @@ def test_several_files_and_env_files_are_merged_in_order(project: Project) -> No
 
     assert walk.steps == []
     assert project.wrong(target, walk.goal) == []
+
+
+def test_compose_files_in_a_folder_mean_what_they_mean_to_compose(project: Project) -> None:
+    project.write(
+        "deploy/compose.yml",
+        "services: {web: {image: BASE, command: STARTS, env_file: web.env, volumes: ['./data:/d', '../src:/s']}}",
+    )
+    project.write("deploy/web.env", "A=1\n")
+    project.write("src/x", "")
+    commit = project.commit()
+    project.compose("-f", "deploy/compose.yml", "up", "-d")
+    project.write("deploy/web.env", "A=2\n")
+    project.commit("later")
+    target = project.target(compose=["deploy/compose.yml"])
+
+    walk = project.converge(target, pins(commit))
+
+    assert walk.steps == []
+    assert project.wrong(target, walk.goal) == []
+
+
+def test_a_project_reached_by_a_symlink_is_still_read_at_its_commit(project: Project) -> None:
+    project.compose_file("web: {image: BASE, command: STARTS, environment: {V: 1}}")
+    commit = project.commit()
+    project.compose_file("web: {image: BASE, command: STARTS, environment: {V: 2}}")
+    project.commit("later")
+    link = project.root.parent / "link"
+    link.symlink_to(project.root)
+    views = Views(project.states / "cache", link, Repository(project.root))
+
+    view = views.at(commit)
+
+    assert view.tree == Path(f"{view.prefix}{link}")
+    assert "V: 1" in (view.tree / "docker-compose.yml").read_text()
 
 
 def test_without_git_the_working_tree_counts(project: Project) -> None:
