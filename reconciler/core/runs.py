@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from hashlib import sha256
+from typing import Any
 
 from reconciler.core.conditions import Reason
 from reconciler.core.decide import Begin
@@ -33,12 +34,6 @@ def new_run(  # noqa: PLR0917 - all of them are what a run consists of
     now: datetime,
 ) -> Run:
     """The run that begins now, with the vector that leads back from it."""
-    # What could not be read is left out: None would mean "known to be absent", and be restored as such.
-    before = {
-        key: fact.value
-        for key, fact in sorted(observed.facts.items())
-        if key != GIT_DIRTY and fact.known
-    }
     run = Run(
         id=f"{now:%Y%m%d-%H%M%S}-{sha256(f'{status.environment} {now.isoformat()}'.encode()).hexdigest()[:6]}",
         cause=begin.cause,
@@ -48,10 +43,7 @@ def new_run(  # noqa: PLR0917 - all of them are what a run consists of
         phase_started=now,
         pins=pins,
         goal=goal,
-        before=before,
-        before_details={
-            key: fact.detail for key, fact in sorted(observed.facts.items()) if fact.detail
-        },
+        **way_back(observed),
     )
     old = status.run
     if begin.trigger is Trigger.RESUMED and old is not None and old.touched:
@@ -65,6 +57,18 @@ def new_run(  # noqa: PLR0917 - all of them are what a run consists of
             }
         )  # fmt: skip
     return run
+
+
+def way_back(observed: Observation) -> dict[str, Any]:
+    """The fields of a run that say where it leads back to: what was seen before anything was touched.
+
+    What could not be read is left out: None would mean "known to be absent", and be restored as such.
+    """
+    facts = [fact for _, fact in sorted(observed.facts.items()) if fact.known]
+    return {
+        "before": {fact.key: fact.value for fact in facts if fact.key != GIT_DIRTY},
+        "before_details": {fact.key: fact.detail for fact in facts if fact.detail},
+    }
 
 
 def goes_back(status: EnvironmentStatus, goal: Goal | None) -> bool:

@@ -14,6 +14,7 @@ from reconciler.core.decide import compensation_verdict, verify_again
 from reconciler.core.drift import Comparison, Drift, Verdict, compare
 from reconciler.core.facts import Observation, RecoveryPoint
 from reconciler.core.phase import Phase, Trigger
+from reconciler.core.runs import way_back
 from reconciler.core.status import Failure, Resolved
 from reconciler.phases.base import Failed, Moved, PhaseResult, Work
 from reconciler.phases.runner import settle
@@ -26,7 +27,7 @@ def run(work: Work, observed: Observation) -> PhaseResult:
     """Compares, checks, soaks, certifies."""
     observed, drift = _settled(work, observed)
     if not drift.equal:
-        return _not_there(work, drift)
+        return _not_there(work, drift, observed)
     checks = work.checker.until_passed(work.run.checks_before if work.run.compensating else ())
     failed = _counting(work, checks)
     if not failed and work.spec.verify.soak and not work.run.compensating:
@@ -40,7 +41,7 @@ def run(work: Work, observed: Observation) -> PhaseResult:
         )  # a check or the soak took time: certify what is true after them
         drift = compare(work.goal, observed)
         if not drift.equal:
-            return _not_there(work, drift)
+            return _not_there(work, drift, observed)
     settle(work, f"{work.run.leg}/")
     return _stable(work, observed, drift, checks)
 
@@ -73,13 +74,14 @@ def _may_settle(fact: Comparison) -> bool:
     )
 
 
-def _not_there(work: Work, drift: Drift) -> PhaseResult:
+def _not_there(work: Work, drift: Drift, observed: Observation) -> PhaseResult:
     wrong = [fact for fact in drift.facts if fact.verdict is not Verdict.EQUAL]
     listed = "; ".join(_difference(fact) for fact in wrong[:5])
     if verify_again(work.run, work.spec.policy) and not drift.unknown:
-        again = work.run.model_copy(
-            update={"attempt": work.run.attempt + 1, "phase_started": work.clock.now()}
-        )
+        update = {"attempt": work.run.attempt + 1, "phase_started": work.clock.now()}
+        if not work.run.touched:  # then what is seen now is what there is to go back to
+            update |= way_back(observed)
+        again = work.run.model_copy(update=update)
         return Moved(
             Trigger.DRIFTED,
             Reason.NOT_CONVERGED,
