@@ -83,12 +83,19 @@ def _needed(work: Work) -> list[Artifact]:
     pins, here = work.run.pins, str(work.captures.relative_to(work.states))
     paths = {artifact.path for artifact in (pins.database.rows if pins.database else ())}
     paths |= {pin.path for pin in (pins.docker.volumes if pins.docker else {}).values() if pin.own}
-    return [item for item in work.run.artifacts if item.path in paths or item.path.startswith(f"{here}/")]
+    return [
+        item
+        for item in work.run.artifacts
+        if item.path in paths or item.path.startswith(f"{here}/")
+    ]
 
 
 def _make_folder(work: Work) -> None:
     try:
-        for folder in (*reversed(work.captures.relative_to(work.states).parents[:-1]), work.captures):
+        for folder in (
+            *reversed(work.captures.relative_to(work.states).parents[:-1]),
+            work.captures,
+        ):
             (work.states / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as exc:
         raise TargetUnavailableError(

@@ -22,5 +22,7 @@ def prune_captures(folder: Path, *, keep: int = RUNS_KEPT) -> list[str]:
     runs = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     gone = runs[: max(0, len(runs) - keep)]
     for path in gone:
-        shutil.rmtree(path, ignore_errors=True)  # what cannot be removed now is tried again at the next stable
+        shutil.rmtree(
+            path, ignore_errors=True
+        )  # what cannot be removed now is tried again at the next stable
     return [path.name for path in gone]
