@@ -8,6 +8,7 @@ from datetime import datetime
 from pydantic import BaseModel, ConfigDict, Field
 
 from reconciler.core.drift import Drift, Verdict
+from reconciler.core.entry import Outcome
 from reconciler.core.spec import RecoveryTargets
 from reconciler.core.status import Run
 
@@ -161,10 +162,12 @@ def _split(run: Run) -> float | None:
 
 
 def _started(run: Run, target: str) -> datetime | None:
-    """When a target's part of start was done."""
+    """When a target's part of start was done, in the present leg."""
     done = (
         effect.closed
         for key, effect in run.effects.items()
-        if f"/start/{target}/" in key and effect.closed
+        if key.startswith(f"{run.leg}/start/{target}/")
+        and effect.closed
+        and effect.outcome is Outcome.DONE
     )
     return max(done, default=None)
