@@ -82,9 +82,7 @@ def break_(folder: Path) -> int:
     production = _production(folder)
     started = time.monotonic()
     production.break_()
-    from reconciler.sandbox.practice_look import answer_of
-
-    code, text = answer_of(production.health_url)
+    code, text = production.health()
     click.secho(f"Broken in {time.monotonic() - started:.1f} s.", fg="red")
     click.echo(f"GET {production.health_url}: {code} {text}")
     click.echo(f"Next: cd {shlex.quote(str(folder))} && reconciler plan specs/prod.yaml")

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reconciler.core.errors import StepFailedError
-from reconciler.sandbox.practice_engine import Container
-from reconciler.sandbox.practice_look import answer_of
+from reconciler.sandbox.practice_engine import Container, answer_of
 from reconciler.sandbox.practice_record import VERCEL_PROJECT
 from reconciler.sandbox.practice_source import git
 from reconciler.sandbox.production import PracticeProduction

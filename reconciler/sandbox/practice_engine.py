@@ -26,6 +26,7 @@ SERVICES = ("app", "worker")
 LABEL = "reconciler.sandbox"
 _PROJECT_LABEL = "com.docker.compose.project"
 _COMMAND_SECONDS = 300.0
+_ANSWER_SECONDS = 5.0
 #: The tag the Compose file names, whatever the release.
 _WORKING = "production"
 _UP = {"running", "running (healthy)"}
@@ -276,6 +277,17 @@ class PracticeEngine:
             return DockerClient(base_url=host, timeout=int(_COMMAND_SECONDS))
         except DockerException as exc:
             raise PreflightError(f"{_NO_ENGINE}.", hint=_HINT) from exc
+
+
+def answer_of(url: str) -> tuple[int, str]:
+    """Status and text a URL answers; status 0 when nothing does."""
+    import httpx
+
+    try:
+        answer = httpx.get(url, timeout=_ANSWER_SECONDS, trust_env=False)
+    except httpx.HTTPError as exc:
+        return 0, f"no answer ({type(exc).__name__})"
+    return answer.status_code, answer.text
 
 
 def _container(found: dict[str, Any]) -> Container:

@@ -13,14 +13,13 @@ from reconciler.core.errors import ReconcilerError
 from reconciler.sandbox import practice_database, practice_front_end
 from reconciler.sandbox import practice_source as source
 from reconciler.sandbox.practice_database import Database
-from reconciler.sandbox.practice_engine import SERVICES, Container
+from reconciler.sandbox.practice_engine import SERVICES, Container, answer_of
 from reconciler.sandbox.practice_servers import postgres_of
 
 if TYPE_CHECKING:
     from reconciler.sandbox.production import PracticeProduction
 
 T = TypeVar("T")
-_ANSWER_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -108,17 +107,6 @@ def release_of(production: PracticeProduction, seen: Seen) -> str:
             built = {images.get(engine.image(one, release.version)) for one in SERVICES}
             return release.version if running <= built else f"{release.version}, rebuilt"
     return "mixed"
-
-
-def answer_of(url: str) -> tuple[int, str]:
-    """Status and text a URL answers; status 0 when nothing does."""
-    import httpx
-
-    try:
-        answer = httpx.get(url, timeout=_ANSWER_SECONDS, trust_env=False)
-    except httpx.HTTPError as exc:
-        return 0, f"no answer ({type(exc).__name__})"
-    return answer.status_code, answer.text
 
 
 def _or_none(ask: Callable[[], T]) -> T | None:

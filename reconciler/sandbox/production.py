@@ -15,9 +15,8 @@ from pathlib import Path
 from reconciler.core.errors import UsageError
 from reconciler.sandbox import practice_source as source
 from reconciler.sandbox.practice_database import migrate
-from reconciler.sandbox.practice_engine import PracticeEngine
+from reconciler.sandbox.practice_engine import PracticeEngine, answer_of
 from reconciler.sandbox.practice_front_end import promote, push, wait_for
-from reconciler.sandbox.practice_look import answer_of
 from reconciler.sandbox.practice_record import (
     DATABASE,
     VERCEL_PROJECT,
@@ -157,7 +156,7 @@ class PracticeProduction:
                 hint="Name another folder: reconciler sandbox up DIR",
             )
         name = checked_name(name or default_name(self.root))
-        self._require(PracticeEngine(self.root, name))
+        self._require(name)
         record = self.places.write(
             Record(name=name, ports=pick_ports(), supabase=supabase, pace=pace or Pace())
         )
@@ -171,22 +170,22 @@ class PracticeProduction:
             images, deployment = containers.result(), front_end.result()
             database.result()
         good = good.model_copy(update={"deployment": deployment})
-        record = self.places.write(
-            record.model_copy(update={"good": good, "images": images, "ready": True})
-        )
         self.places.spec.parent.mkdir(exist_ok=True)
         self.places.spec.write_text(spec_text(record, good), encoding="utf-8")
+        self.places.write(record.model_copy(update={"good": good, "images": images, "ready": True}))
 
-    def _require(self, engine: PracticeEngine) -> None:
-        """Everything that could be missing, before anything is made."""
+    def _require(self, name: str) -> None:
+        """Everything that could be missing or in the way, before anything is made."""
         from reconciler.sandbox.postgres import binaries
 
+        engine = PracticeEngine(self.root, name)
         engine.require()
         binaries()
-        if found := engine.containers():
+        if engine.containers():
             raise UsageError(
-                f"The Compose project {found[0].service} of that name is there already.",
-                hint="Choose another with --name.",
+                f"There are containers of a Compose project {name} already.",
+                hint="Choose another name with --name, or remove them: "
+                f"docker compose --project-name {name} down --volumes",
             )
         self.root.mkdir(parents=True, exist_ok=True)
 
