@@ -44,7 +44,7 @@ engine-stop: ## stop the engine started by `make engine`
 	@$(PYTHON) tools/engine.py down
 
 demo: venv ## break a practice production and bring it back (needs no account anywhere)
-	@$(PYTHON) tools/parts.py busybox
+	@$(PYTHON) tools/parts.py busybox redis-server
 	@$(PYTHON) tools/engine.py run -- $(BIN)/python -m reconciler.sandbox.demo
 
 test: venv node parts ## every test, on real parts; a test that could not run has failed

@@ -21,6 +21,7 @@ from reconciler.cli.session import database_option, here, output_option, unknown
 from reconciler.clock import SystemClock
 from reconciler.core.duration import Duration
 from reconciler.core.entry import Entry
+from reconciler.core.errors import UsageError
 from reconciler.core.phase import RUN_PHASES, Phase
 from reconciler.core.status import EnvironmentStatus
 from reconciler.core.story import tell
@@ -146,9 +147,12 @@ def history(
     url = ledger_url(project, database)
     if environment is not None and environment not in names(url):
         raise unknown_environment(environment, url, project)
-    if run == "last" and environment:
-        newest = glance(url, environment)[0].run
-        run = newest.id if newest else None
+    if run == "last":
+        runs = [glance(url, name)[0].run for name in ([environment] if environment else names(url))]
+        newest = max((item for item in runs if item), key=lambda item: item.started, default=None)
+        if newest is None:
+            raise UsageError("There is no run yet.", hint="reconciler apply specs/prod.yaml")
+        run = newest.id
     found = entries(Database(url), environment, run=run, since=_when(since))
     if output == "json":
         _write_json(found)

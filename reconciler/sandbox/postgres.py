@@ -315,6 +315,10 @@ class PostgresServer:
         while time.monotonic() < deadline and self.pid == pid:
             _reap()
             time.sleep(_POLL_SECONDS)
+        for child in [child for child in _children if child.pid == pid]:
+            # The pid file goes a moment before the process does.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(timeout=max(_POLL_SECONDS, deadline - time.monotonic()))
         _reap()
 
     def _run_as_account(self, program: str, *arguments: str) -> None:
@@ -333,7 +337,7 @@ class PostgresServer:
             reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise TargetUnavailableError(f"{program} failed: {reason}")
 
-    def _execute(self, statement: psycopg.sql.Composable) -> None:
+    def _execute(self, statement: psycopg.sql.Composed) -> None:
         import psycopg
 
         try:

@@ -69,7 +69,7 @@ class ApiDriver:
     def history(self) -> Mapping[str, str | None]:
         """Applied versions with the fingerprint of their stored statements."""
         try:
-            rows = self._ask(texts.READ_HISTORY)
+            rows: Sequence[Row] = self._ask(texts.READ_HISTORY)
         except SqlFailedError as exc:
             if exc.state in sqlstate.NO_HISTORY:
                 return {}
