@@ -162,14 +162,11 @@ class Compose:
             PreflightError: Compose refuses the files.
             TransientError: Compose does not answer.
         """
-        try:
-            text = self._command.ask(
-                [*self._options(tree), "config", "--format", "json"], timeout=RENDER_TIMEOUT
-            )
-        except PreflightError as exc:
-            raise PreflightError(
-                exc.message.replace(prefix, "") if prefix else exc.message, hint=exc.hint
-            ) from exc
+        text = self._command.ask(
+            [*self._options(tree), "config", "--format", "json"],
+            timeout=RENDER_TIMEOUT,
+            prefix=prefix,
+        )
         document = json.loads(text)
         if prefix:
             document = _without(document, prefix)

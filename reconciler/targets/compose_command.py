@@ -97,8 +97,21 @@ class ComposeCommand:
         # A compose file may interpolate $PWD: it is the project's folder for whoever types `docker compose up` there.
         return env | {"PWD": str(self._root), "COMPOSE_ANSI": "never", "COMPOSE_MENU": "false"}
 
-    def ask(self, arguments: Sequence[str], *, stdin: str | None = None, timeout: float) -> str:
+    def ask(
+        self,
+        arguments: Sequence[str],
+        *,
+        stdin: str | None = None,
+        timeout: float,
+        prefix: str = "",
+    ) -> str:
         """Runs a command that only reads; gives its standard output.
+
+        Args:
+            arguments: What follows `docker compose`.
+            stdin: What it reads.
+            timeout: Seconds it may take.
+            prefix: What stands before the project's real paths, and not in messages about them.
 
         Raises:
             PreflightError: Compose refused (a file it cannot read, a field it does not know).
@@ -123,7 +136,9 @@ class ComposeCommand:
         except subprocess.TimeoutExpired as exc:
             raise TransientError(f"Compose did not answer within {timeout:g} s.") from exc
         if done.returncode != 0:
-            raise self.failure(done.stderr.splitlines(), "Compose refused the project")
+            said = done.stderr.replace(prefix, "") if prefix else done.stderr
+            said = said.replace(f"{self._root}/", "")
+            raise self.failure(said.splitlines(), "Compose refused the project")
         return done.stdout
 
     def follow(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping
@@ -184,6 +185,8 @@ class DockerHost:
             self._tunnel = SshTunnel(str(options["base_url"]), self._environment)
             options["base_url"] = self._tunnel.address
         try:
+            if self._tunnel is None:
+                _knock(str(options["base_url"]))
             return docker.DockerClient(
                 timeout=ANSWER_TIMEOUT, max_pool_size=POOL, version="auto", **options
             )
@@ -230,6 +233,14 @@ class DockerHost:
             if files["cert"].exists():
                 tls["client_cert"] = (str(files["cert"]), str(files["key"]))
         return str(endpoint["Host"]), tls
+
+
+def _knock(address: str) -> None:
+    """Raises OSError when nobody listens on a Unix socket: the SDK would leave its own end open then."""
+    if address.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as knock:
+            knock.settimeout(ANSWER_TIMEOUT)
+            knock.connect(address.removeprefix("unix://"))
 
 
 def _current_context(environment: Mapping[str, str]) -> str | None:
