@@ -31,7 +31,7 @@ from reconciler.targets.base import Applied, ApplyContext
 from reconciler.targets.git_checkout import Move, branch_at, check_out
 from reconciler.targets.git_paths import is_protected, listed
 from reconciler.targets.git_preflight import Dirty, interrupted_operation, preflight
-from reconciler.targets.git_stash import known_contents, save_changes
+from reconciler.targets.git_stash import find_stashes, kept, known_contents, save_changes
 from reconciler.targets.git_survey import goal_index, survey
 from reconciler.targets.git_workspace import is_interrupted, work_folder
 from reconciler.targets.shared.git_objects import SUBMODULE, submodule_error
@@ -225,6 +225,9 @@ class GitTarget:
     def _check_out(self, arguments: _Arguments, context: ApplyContext) -> Applied:
         move = Move(arguments.commit, arguments.start, arguments.head)
         note = check_out(self.repository, move, self._protected, context)
+        stashes = find_stashes(self.repository, context.run, arguments.commit)
+        if stashes:  # also on the way back: nobody shall have to search for their work
+            note += f"; {kept(stashes[0])}"
         facts = self._look()
         values = {fact.key: fact for fact in facts}
         if values[GIT_COMMIT].value != arguments.commit:

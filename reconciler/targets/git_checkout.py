@@ -24,7 +24,7 @@ from pathlib import Path
 from reconciler.core.crashpoints import CrashPoint
 from reconciler.core.errors import StepFailedError
 from reconciler.targets.base import ApplyContext
-from reconciler.targets.git_paths import is_folder, listed, look_at, parents
+from reconciler.targets.git_paths import is_folder, listed, look_at, parents, stand_at
 from reconciler.targets.git_stash import known_contents
 from reconciler.targets.git_survey import Identity, Survey, goal_index, survey
 from reconciler.targets.git_workspace import (
@@ -137,21 +137,15 @@ def stage_files(repository: Repository, index: Path, paths: Sequence[str], folde
 
 def _note_before(repository: Repository, move: Move, run: str, stage: Path, found: Survey) -> None:
     before = read_note(repository)
-    vouched = dict(before.vouched) if before else {}
+    valid = before is not None and found.head in {before.start, before.goal}
+    vouched = dict(before.vouched) if before and valid else {}
     for path in (*found.deletes, *found.writes):
         # Both versions: whichever a kill leaves, the next survey knows it.
-        versions = [_identity(repository.root / path), _identity(stage / path)]
-        both = [*vouched.get(path, ()), *(one for one in versions if one)]
+        infos = [stand_at(repository.root, path), stand_at(stage, path)]
+        versions = [Identity.of(info) for info in infos if info and not stat.S_ISDIR(info.st_mode)]
+        both = [*vouched.get(path, ()), *versions]
         vouched[path] = list(dict.fromkeys(both))[-_VERSIONS:]
     write_note(repository, UnderWay(run=run, start=move.start, goal=move.commit, vouched=vouched))
-
-
-def _identity(path: Path) -> Identity | None:
-    try:
-        info = path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return None if stat.S_ISDIR(info.st_mode) else Identity.of(info)
 
 
 def _place(root: Path, stage: Path, found: Survey, context: ApplyContext) -> None:
@@ -167,7 +161,7 @@ def _place(root: Path, stage: Path, found: Survey, context: ApplyContext) -> Non
     for path in found.writes:
         if done == half:
             context.at(CrashPoint.MID_EFFECT)
-        _put(stage / path, root / path)
+        _put(root, stage, path)
         done += 1
     if done == half:  # nothing to do on disk: HEAD alone moves
         context.at(CrashPoint.MID_EFFECT)
@@ -176,12 +170,12 @@ def _place(root: Path, stage: Path, found: Survey, context: ApplyContext) -> Non
 
 def _folder_of(root: Path, path: str) -> Path:
     """The innermost folder on the way to a path that is one now; others were pruned or replaced."""
-    folder = root
-    for part in path.split("/")[:-1]:
-        if not is_folder(folder / part):
+    real = root
+    for folder in parents(path):
+        if not is_folder(root, folder):
             break
-        folder /= part
-    return folder
+        real = root / folder
+    return real
 
 
 def _prune(root: Path, leftovers: Iterable[str]) -> None:
@@ -194,16 +188,19 @@ def _prune(root: Path, leftovers: Iterable[str]) -> None:
                 (root / folder).rmdir()
 
 
-def _put(staged: Path, target: Path) -> None:
+def _put(root: Path, stage: Path, path: str) -> None:
     """Renames one file into place; the group is that of a folder which hands it on."""
-    if is_folder(target):
-        for folder, _, _ in os.walk(target, topdown=False):
-            Path(folder).rmdir()  # the survey found no file in it
-    target.parent.mkdir(parents=True, exist_ok=True)
-    parent = target.parent.stat()
-    if parent.st_mode & stat.S_ISGID and staged.lstat().st_gid != parent.st_gid:
+    staged, target = stage / path, root / path
+    if is_folder(root, path):
+        for empty, _, _ in os.walk(target, topdown=False):
+            Path(empty).rmdir()  # the survey found no file in it
+    folder = target.parent
+    if not folder.is_dir():
+        folder.mkdir(parents=True)
+    info = folder.stat()
+    if info.st_mode & stat.S_ISGID and staged.lstat().st_gid != info.st_gid:
         with contextlib.suppress(PermissionError):
-            os.chown(staged, -1, parent.st_gid, follow_symlinks=False)
+            os.chown(staged, -1, info.st_gid, follow_symlinks=False)
     try:
         staged.replace(target)
     except OSError as exc:
@@ -211,7 +208,7 @@ def _put(staged: Path, target: Path) -> None:
             raise
         # Git folder and tree are on two file systems: copy next to the target, under one fixed
         # name.
-        near = target.parent / ".reconciler-placing"
+        near = folder / ".reconciler-placing"
         near.unlink(missing_ok=True)
         shutil.copy2(staged, near, follow_symlinks=False)
         if not near.is_symlink():

@@ -31,27 +31,33 @@ def parents(path: str) -> list[str]:
     return ["/".join(parts[: count + 1]) for count in range(len(parts))]
 
 
+def stand_at(root: Path, path: str) -> os.stat_result | None:
+    """What stands at a path; None for nothing. Strings, because it is asked for every file."""
+    try:
+        return os.lstat(f"{root}/{path}")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
 def look_at(root: Path, path: str) -> os.stat_result | None:
-    """What stands at a path, never looking through a symlink on the way."""
-    if any((root / parent).is_symlink() for parent in parents(path)):
-        return None
-    try:
-        return (root / path).lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    """Like `stand_at`, but nothing stands behind a symlink on the way."""
+    for parent in parents(path):
+        info = stand_at(root, parent)
+        if info is None or not stat.S_ISDIR(info.st_mode):
+            return None
+    return stand_at(root, path)
 
 
-def is_file(path: Path) -> bool:
+def is_file(root: Path, path: str) -> bool:
     """Whether something other than a folder stands at a path."""
-    try:
-        return not stat.S_ISDIR(path.lstat().st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
+    info = stand_at(root, path)
+    return info is not None and not stat.S_ISDIR(info.st_mode)
 
 
-def is_folder(path: Path) -> bool:
+def is_folder(root: Path, path: str) -> bool:
     """Whether a real folder stands at a path."""
-    return path.is_dir() and not path.is_symlink()
+    info = stand_at(root, path)
+    return info is not None and stat.S_ISDIR(info.st_mode)
 
 
 def files_below(root: Path, folder: str) -> Iterator[str]:

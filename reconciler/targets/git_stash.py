@@ -45,6 +45,11 @@ def label(run: str) -> str:
     return f"reconciler {run}"
 
 
+def kept(stash: Stash) -> str:
+    """Where local changes are now, and how a human gets them back."""
+    return f"local changes are kept: git stash apply {stash.commit}"
+
+
 def known_contents(repository: Repository, run: str, head: str) -> Known:
     """What may be replaced besides HEAD and the goal: what we have put there, what a stash keeps."""
     trees = [tree for stash in find_stashes(repository, run, head) for tree in stash.trees]
@@ -110,8 +115,7 @@ def save_changes(
     stashes = find_stashes(repository, context.run, head)
     if not stashes:
         return "no local changes to keep"
-    kept = f"local changes are kept: git stash apply {stashes[0].commit}"
-    return kept if found.foreign else f"{kept} (found by looking)"
+    return kept(stashes[0]) + ("" if found.foreign else " (found by looking)")
 
 
 def _write_stash(repository: Repository, found: Survey, folder: Path, run: str) -> str:

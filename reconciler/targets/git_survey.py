@@ -266,10 +266,10 @@ class _Look:
         found: set[str] = set()
         for path in writes:
             above = parents(path)
-            blocking = next((one for one in above if is_file(self.repository.root / one)), None)
+            blocking = next((one for one in above if is_file(self.repository.root, one)), None)
             if blocking:
                 found |= {blocking} - set(deleted)
-            elif is_folder(self.repository.root / path):
+            elif is_folder(self.repository.root, path):
                 found |= set(files_below(self.repository.root, path)) - set(deleted)
         return found
 

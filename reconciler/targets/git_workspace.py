@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -60,11 +60,11 @@ def read_note(repository: Repository) -> UnderWay | None:
 
 def write_note(repository: Repository, note: UnderWay) -> None:
     """Stores the note durably, before the first file is replaced."""
-    data = asdict(note)
+    data = {"run": note.run, "start": note.start, "goal": note.goal, "vouched": dict(note.vouched)}
     target = _note(repository)
     fresh = target.with_suffix(".new")
     with fresh.open("w", encoding="ascii") as file:
-        json.dump(data, file)
+        file.write(json.dumps(data))
         file.flush()
         os.fsync(file.fileno())
     fresh.replace(target)
