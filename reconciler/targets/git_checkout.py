@@ -95,6 +95,7 @@ def check_out(
             )
         context.progress(f"replacing {len(found.writes)} files, deleting {len(found.deletes)}")
         stage = stage_files(repository, index, found.writes, folder)
+        _sync([stage / path for path in found.writes if not (stage / path).is_symlink()])
         _note_before(repository, move, context.run, stage, found)
         context.guard()
         try:
@@ -110,7 +111,7 @@ def check_out(
 
 
 def stage_files(repository: Repository, index: Path, paths: Sequence[str], folder: Path) -> Path:
-    """Writes files of a private index into a new folder, durably, as a checkout would have them.
+    """Writes files of a private index into a new folder, as a checkout would have them.
 
     Attributes come from that index, not from the present tree: a commit's line ends are its own.
 
@@ -131,7 +132,6 @@ def stage_files(repository: Repository, index: Path, paths: Sequence[str], folde
         stdin=b"".join(os.fsencode(path) + b"\0" for path in paths),
         timeout=WRITE_TIMEOUT,
     )
-    _sync([stage / path for path in paths if not (stage / path).is_symlink()])
     return stage
 
 
@@ -223,6 +223,7 @@ def _install_index(repository: Repository, index: Path) -> None:
     )
     if answer.status not in {0, 1}:  # 1: protected files differ, as they may
         raise StepFailedError(f"Git could not refresh the index: {answer.complaint}.")
+    _sync_one(index)  # refreshing writes it only if there was something to refresh
     index.replace(repository.git_dir / "index")
     sync_folder(repository.git_dir)
 

@@ -29,6 +29,7 @@ from reconciler.targets.git_paths import (
     look_at,
     parents,
 )
+from reconciler.targets.shared.git_command import NOT_DURABLE
 from reconciler.targets.shared.git_objects import EXECUTABLE, FILE, SYMLINK
 from reconciler.targets.shared.git_status import Change, Content, Status
 from reconciler.targets.shared.repository import Repository
@@ -118,9 +119,10 @@ def goal_index(repository: Repository, commit: str, folder: Path) -> Path:
     if own.exists():
         # With its times: Git distrusts entries as young as the index file itself.
         shutil.copy2(own, index)
-    repository.git.ask(
-        f"read the tree of {commit[:9]}", "read-tree", "--reset", "-i", commit, index=index
-    )
+    # Made durable when it becomes the repository's own; most are thrown away. With `-i` Git does not
+    # stop at changed files, they are looked at later.
+    read = (*NOT_DURABLE, "read-tree", "--reset", "-i", commit)
+    repository.git.ask(f"read the tree of {commit[:9]}", *read, index=index)
     return index
 
 

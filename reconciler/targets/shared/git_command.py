@@ -67,13 +67,16 @@ _SETTINGS = (
     "core.attributesFile=/dev/null",
     "core.excludesFile=/dev/null",
     "core.splitIndex=false",
-    "core.fsync=all",
+    "core.fsync=all",  # for what is written; a command may say NOT_DURABLE itself
     "protocol.allow=never",
     "log.showSignature=false",
     "gc.auto=0",
     "maintenance.auto=false",
     "submodule.recurse=false",
 )
+
+#: Before a command that writes only what is thrown away: spares it a wait for the disk.
+NOT_DURABLE = ("-c", "core.fsync=none")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from reconciler.core.errors import StepFailedError, TerminalError
-from reconciler.targets.shared.git_command import WRITE_TIMEOUT, GitCommand
+from reconciler.targets.shared.git_command import NOT_DURABLE, WRITE_TIMEOUT, GitCommand
 from reconciler.targets.shared.git_folder import find_folders, require_trusted
 from reconciler.targets.shared.git_objects import (
     EXECUTABLE,
@@ -314,7 +314,13 @@ class Repository:
         self._require_contained(commit, files)
         with tempfile.TemporaryDirectory(prefix="reconciler-") as folder:
             index = Path(folder) / "index"
-            self.git.ask(f"read the tree of {commit[:9]}", "read-tree", _full(commit), index=index)
+            self.git.ask(
+                f"read the tree of {commit[:9]}",
+                *NOT_DURABLE,
+                "read-tree",
+                _full(commit),
+                index=index,
+            )
             require_unfiltered(
                 self.filtered([file.path for file in files], index=index), f"Commit {commit[:9]}"
             )
