@@ -8,11 +8,13 @@ from contextlib import contextmanager
 from reconciler.audit.journal import Journal
 from reconciler.audit.lease import Holder, Lease
 from reconciler.audit.queries import certificate_of, status_of
+from reconciler.audit.statefile import StateFile
 from reconciler.core.certificate import Certificate
 from reconciler.core.conditions import Reason
 from reconciler.core.entry import EntryKind
 from reconciler.core.phase import Phase, Trigger
 from reconciler.core.status import EnvironmentStatus, Override
+from reconciler.core.vectors import pins_from_vector
 from reconciler.passes import Passes, accept
 from reconciler.setting import Setting, SpecSource
 
@@ -34,19 +36,28 @@ class Engine:
             rollback: A goal to put in place of the spec's, first of all.
 
         Returns:
-            The status it rests in: stable, stalled, or waiting for approval.
+            The status it rests in: stable, stalled, or waiting for approval. While it is suspended, where it stands.
 
         Raises:
             LeaseHeldError: Another process works on it.
             ReconcilerError: Something cannot be read, and nothing was begun. (Inside a run, errors end in its status.)
         """
         with self.session(source.spec.name) as journal:
+            if journal.status.suspended and resume is None and rollback is None:
+                return journal.status
             accept(journal, source)
             if resume is not None and journal.status.phase is Phase.STABLE and journal.status.held:
                 journal.write(
                     EntryKind.DECISION, Reason.RESUMED, {"decision": "released", "message": resume}
                 )
                 resume = None
+            if rollback is not None:
+                # Whoever asks for it wants to go on, whatever it was that stalled; and not to see again what runs now,
+                # be it still waiting its turn.
+                resume = resume or rollback.message
+                waiting = source.digest != journal.status.spec_digest
+                generation = journal.status.generation + waiting
+                rollback = rollback.model_copy(update={"generation": generation})
             passes = Passes(self._set, journal, source, resume=resume)
             if rollback is not None:
                 body = {
@@ -66,7 +77,7 @@ class Engine:
             generation=status.generation,
             reason=Reason.REJECTED,
             message=f"Generation {status.generation} was rejected: {reason}",
-            pins=status.run.before_pins,
+            pins=pins_from_vector(status.run.before),
             by=self._set.actor,
             at=self._set.clock.now(),
         )
@@ -91,10 +102,14 @@ class Engine:
         """
         setting = self._set
         with Lease(setting.database, environment, Holder.me(setting.actor), setting.clock) as lease:
+            status = status_of(setting.database, environment)
+            for listener in setting.listeners:
+                if isinstance(listener, StateFile):
+                    listener.restore(status)
             yield Journal(
                 setting.database,
                 lease,
-                status_of(setting.database, environment),
+                status,
                 actor=setting.actor,
                 origin=setting.origin,
                 redactor=setting.redactor,

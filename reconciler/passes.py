@@ -36,13 +36,15 @@ from reconciler.core.pins import Pins
 from reconciler.core.runs import effective, new_run
 from reconciler.core.spec import Spec
 from reconciler.core.status import Cause, EnvironmentStatus, Failure, Override
-from reconciler.core.vectors import compensation_pins
+from reconciler.core.vectors import compensation_pins, settled
 from reconciler.phases import capture, restore, start, stop, verify
 from reconciler.phases.base import Failed, Moved, Work
+from reconciler.phases.goal import resolved
 from reconciler.phases.keeping import prune_captures
 from reconciler.phases.runner import LEFT, settle
+from reconciler.phases.telling import Unbroken
 from reconciler.setting import Setting, SpecSource
-from reconciler.targets.together import observe, resolve
+from reconciler.targets.together import observe
 
 _LOOKS = 4  # looks at an environment at rest before something that cannot be read is reported
 _LOOKS_IN_RUN = 8  # the same inside a run, where giving up means a human must act
@@ -144,7 +146,7 @@ class Passes:
         """A look in which nothing that blocks is unknown; taken again for a while before that counts as failure."""
 
         def blocks(observed: Observation) -> Fact | None:
-            return blocking(work.run.goal, observed)
+            return blocking(work.run.goal, observed, waiting=work.run.touched)
 
         return self._look(
             work, _LOOKS_IN_RUN, blocks, hint="Repair the connection, then `reconciler resume`."
@@ -176,8 +178,12 @@ class Passes:
         if status.held and status.held.reason is Reason.REJECTED and self._resume is None:
             return False
         pins, fresh = effective(status, spec, status.generation)
-        observed = self._observed(work)
-        goal = self._goal(status, work, pins, observed, fresh=fresh or self._resume is not None)
+        if status.phase is Phase.STALLED and not fresh and self._resume is None:
+            return False
+        stuck = status.phase is Phase.STALLED and status.run is not None and status.run.touched
+        waiting = stuck or self._resume is not None
+        observed = self._observed(work, waiting=waiting)
+        goal = self._goal(status, work, pins, observed, fresh=fresh, waiting=waiting)
         drift = compare(goal, observed) if goal else None
         match at_rest(status, drift, fresh=fresh, resume=self._resume is not None):
             case Rest():
@@ -202,18 +208,29 @@ class Passes:
         observed: Observation,
         *,
         fresh: bool,
+        waiting: bool,
     ) -> Goal | None:
-        if not fresh and status.resolved is not None:
+        old = status.run if status.phase is Phase.STALLED and not fresh else None
+        if old is None and not fresh and status.resolved is not None:
             return status.resolved.goal
+        if old is not None and old.touched and old.goal is not None:
+            pins = settled(pins, old.goal)
         try:
-            return resolve(work.targets, pins, observed)
+            return resolved(work.targets, pins, observed, waiting=waiting)
         except TerminalError:
             return None  # capture meets it again, records it and stalls
 
-    def _observed(self, work: Work) -> Observation:
-        """A look in which nothing is unknown, or an error that says what cannot be read."""
+    def _observed(self, work: Work, *, waiting: bool) -> Observation:
+        """A look in which nothing is unknown, or an error that says what cannot be read.
+
+        Args:
+            work: The equipment.
+            waiting: Whether a database may wait for services that are down: a human asked to go on, or we stopped them.
+        """
 
         def blocks(observed: Observation) -> Fact | None:
+            if waiting:
+                return blocking(None, observed, waiting=True)
             return next((fact for fact in observed.facts.values() if not fact.known), None)
 
         return self._look(
@@ -258,13 +275,17 @@ class Passes:
     def _bug(self, work: Work, exc: Exception) -> bool:
         trace = work.redactor.text("".join(traceback.format_exception(exc)))
         path = work.captures / "traceback.txt"
-        work.captures.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path.write_text(trace, encoding="utf-8")
+        kept = f"The traceback is in {path}."
+        try:
+            work.captures.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.write_text(trace, encoding="utf-8", errors="backslashreplace")
+        except OSError as failed:
+            kept = f"The traceback could not be kept ({failed.strerror})."
         failure = Failure(
             phase=self._journal.status.phase,
             reason=Reason.INTERNAL_ERROR,
             message=f"A bug in reconciler stopped this run ({type(exc).__name__}).",
-            hint=f"Look with `reconciler plan`, then `reconciler resume`. The traceback is in {path}.",
+            hint=f"Look with `reconciler plan`, then `reconciler resume`. {kept}",
         )
         return self._fail(work, failure)
 
@@ -287,7 +308,7 @@ class Passes:
                 clock=self._set.clock,
                 states=self._set.states,
                 redactor=self._set.redactor,
-                reporter=self._set.reporter,
+                reporter=Unbroken(self._set.reporter),
                 probe=self._set.probe,
             )
         return self._work

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 from reconciler.core import facts as f
 from reconciler.core.conditions import Reason
-from reconciler.core.drift import Drift
+from reconciler.core.drift import Drift, Verdict
 from reconciler.core.facts import Fact, Goal, Observation
 from reconciler.core.phase import RUN_PHASES, Phase, Trigger
 from reconciler.core.spec import Policy
 from reconciler.core.status import Cause, EnvironmentStatus, Failure, Run
+
+#: States of a service that does what it shall, or is about to.
+_UP = frozenset({f.HEALTHY, f.RUNNING, f.COMPLETED, "starting"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +114,15 @@ def after_failure(
     return Trigger.COMPENSATE
 
 
-def verify_again(run: Run, policy: Policy) -> bool:
-    """Whether facts that still differ after a whole walk are worth another one."""
-    return run.attempt < policy.max_attempts
+def verify_again(run: Run, policy: Policy, drift: Drift) -> bool:
+    """Whether facts that still differ after a whole walk are worth another one.
+
+    A walk that had to leave the database for the next one was none of its tries.
+    """
+    if drift.unknown:
+        return False
+    tries = policy.max_attempts + bool(drift.having(Verdict.PENDING))
+    return run.attempt < tries
 
 
 def needs_approval(policy: Policy, run: Run, *, data_loss: bool) -> bool:
@@ -134,16 +143,30 @@ def compensation_verdict(failed: Sequence[str], before: Sequence[str]) -> tuple[
     return tuple(name for name in failed if name not in before)
 
 
-def blocking(goal: Goal | None, observed: Observation) -> Fact | None:
+def services_down(observed: Observation) -> bool:
+    """Whether a service was seen that does not run."""
+    return any(
+        key.endswith(".state") and fact.known and fact.value not in _UP
+        for key, fact in observed.facts.items()
+    )
+
+
+def blocking(goal: Goal | None, observed: Observation, *, waiting: bool = False) -> Fact | None:
     """The first fact that could not be read and without which nothing may be done; None when one may act.
 
     A database that runs as one of the containers cannot be read while they are down in the middle of a run. That must
     not keep them from being started again: verify reads it afterwards, and nothing is granted without it.
+
+    Args:
+        goal: The resolved goal; None while there is none.
+        observed: The world.
+        waiting: Whether a database may wait for services that are down whatever the goal says of them: production was
+            touched already, or a human asked to go on.
     """
-    down = goal is not None and any(
-        key.endswith(".state") and (fact := observed.get(key)).known and fact.value != want.value
-        for key, want in goal.wanted.items()
-    )
+    down = waiting and services_down(observed)
+    for key, want in goal.wanted.items() if goal else ():
+        fact = observed.get(key)
+        down = down or (key.endswith(".state") and fact.known and fact.value != want.value)
     for key in sorted(observed.facts):
         fact = observed.facts[key]
         if not fact.known and not (down and f.target_of(key) == "database"):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from reconciler.core import facts as f
 from reconciler.core.errors import NoLastKnownGoodError
-from reconciler.core.facts import RecoveryPoint
+from reconciler.core.facts import Goal, RecoveryPoint
 from reconciler.core.fields import LAST_KNOWN_GOOD
 from reconciler.core.pins import DatabasePins, DockerPins, Pins, ServicePin, VolumePin
 from reconciler.core.spec import Spec
@@ -146,6 +146,31 @@ def compensation_pins(run: Run) -> Pins:
         )
         pins = pins.model_copy(update={"database": database})
     return pins
+
+
+def settled(pins: Pins, goal: Goal) -> Pins:
+    """The pins with what moves (`HEAD~1`, a tag, a host name) replaced by what it meant when the goal was resolved.
+
+    Once production was touched, the same words may mean something else: HEAD has moved.
+    """
+    made = {key: want.value for key, want in goal.wanted.items() if not want.pending}
+    docker = pins.docker and pins.docker.model_copy(
+        update={
+            "services": {
+                name: pin.model_copy(update={"image": made.get(f.service_image(name)) or pin.image})
+                if pin.image
+                else pin
+                for name, pin in pins.docker.services.items()
+            }
+        }
+    )
+    return pins.model_copy(
+        update={
+            "git": pins.git and (made.get(f.GIT_COMMIT) or pins.git),
+            "docker": docker,
+            "vercel": pins.vercel and (made.get(f.VERCEL_DEPLOYMENT) or pins.vercel),
+        }
+    )
 
 
 def rollback_point(points: Iterable[RecoveryPoint], now: Vector) -> RecoveryPoint | None:

@@ -23,8 +23,9 @@ from reconciler.core.phase import Phase, Trigger
 from reconciler.core.pins import Artifact
 from reconciler.core.plan import Plan
 from reconciler.phases.base import Failed, Moved, PhaseResult, Work, failure_of
+from reconciler.phases.goal import database_is_open, resolved, with_database
 from reconciler.phases.runner import run_steps
-from reconciler.targets.together import plan, resolve
+from reconciler.targets.together import plan
 
 _CHUNK = 1 << 20
 
@@ -129,8 +130,14 @@ def _save_evidence(work: Work, observed: Observation) -> None:
 
 
 def _resolve_goal(work: Work, observed: Observation) -> None:
-    if work.run.goal is None:
-        goal = resolve(work.targets, work.run.pins, observed)
+    run = work.run
+    if run.goal is None:
+        goal = resolved(work.targets, run.pins, observed, waiting=run.touched)
+    elif database_is_open(run.goal, observed, again=run.attempt > 1):
+        goal = with_database(work.targets, run.pins, observed, run.goal)
+    else:
+        goal = run.goal
+    if goal is not run.goal:
         work.journal.write(
             EntryKind.DECISION,
             Reason.PROGRESSING,

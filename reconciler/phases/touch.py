@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from reconciler.core.conditions import Reason
+from reconciler.core.decide import services_down
 from reconciler.core.errors import LeaseLostError, LedgerError, ReconcilerError
 from reconciler.core.facts import Observation
 from reconciler.core.phase import Phase, Trigger
@@ -22,9 +23,21 @@ def touch(
         lengthen the outage. Verify looks at the world itself.
     """
     try:
+        observed = _with_database_as_it_is(work, phase, observed)
         made = run_steps(work, phase, plan(work.targets, observed, work.goal, (phase,)).steps)
     except (LeaseLostError, LedgerError):
         raise
     except ReconcilerError as exc:
         return Failed(failure_of(phase, exc)), observed
     return Moved(done, Reason.PHASE_DONE), observed.merged(made)
+
+
+def _with_database_as_it_is(work: Work, phase: Phase, observed: Observation) -> Observation:
+    """The observation, with the database read again once services are down: it may be one of them.
+
+    Then it cannot be read, and nothing is planned for it now: the walk that follows finds it up again.
+    """
+    database = work.targets.get("database")
+    if phase is not Phase.RESTORE or database is None or not services_down(observed):
+        return observed
+    return observed.merged(database.observe())

@@ -77,7 +77,7 @@ def _may_settle(fact: Comparison) -> bool:
 def _not_there(work: Work, drift: Drift, observed: Observation) -> PhaseResult:
     wrong = [fact for fact in drift.facts if fact.verdict is not Verdict.EQUAL]
     listed = "; ".join(_difference(fact) for fact in wrong[:5])
-    if verify_again(work.run, work.spec.policy) and not drift.unknown:
+    if verify_again(work.run, work.spec.policy, drift):
         update = {"attempt": work.run.attempt + 1, "phase_started": work.clock.now()}
         if not work.run.touched:  # then what is seen now is what there is to go back to
             update |= way_back(observed)

@@ -17,6 +17,7 @@ from pydantic import JsonValue
 
 from reconciler.core import facts as f
 from reconciler.core.crashpoints import CrashPoint
+from reconciler.core.errors import TargetUnavailableError
 from reconciler.core.facts import Fact, Goal, Observation, Resolution, Wanted
 from reconciler.core.phase import Phase
 from reconciler.core.pins import Artifact, Pins
@@ -45,6 +46,7 @@ class World:
         effects: How often each effect happened.
         unreadable: Targets that cannot be read.
         blind: Targets that cannot be read for some looks.
+        contained: Whether the database runs as one of the containers, and holds its migrations in the volume.
         failing: Errors to be raised before a step does anything, by step key (or `resolve/TARGET`).
         losing: Errors to be raised after a step has done it, by step key: its answer is lost.
         failing_checks: Which checks fail.
@@ -61,6 +63,7 @@ class World:
     restored: str | None = None
     effects: Counter[str] = field(default_factory=Counter)
     unreadable: set[str] = field(default_factory=set)
+    contained: bool = False
     blind: dict[str, int] = field(default_factory=dict)
     failing: dict[str, list[Exception]] = field(default_factory=dict)
     losing: dict[str, list[Exception]] = field(default_factory=dict)
@@ -85,6 +88,11 @@ class World:
         runs = running.pop() if len(running) == 1 else "some"
         return (self.commit, image, runs, tuple(self.versions), self.deployment)
 
+    @property
+    def serving(self) -> bool:
+        """Whether the database answers."""
+        return not self.contained or self.running["worker"]
+
     def serve(self, service: str, image: str | None) -> None:
         """Starts a service's image, or stops it; a mixture among what runs is wrong at any instant."""
         self.running[service] = image is not None
@@ -92,6 +100,17 @@ class World:
             self.image[service] = image
         if len({self.image[name] for name in SERVICES if self.running[name]}) > 1:
             self.wrong.append(f"a mixture runs: {self.image}")
+
+    def content(self) -> str:
+        """What a backup of the volume holds."""
+        return ",".join(map(str, self.versions)) if self.contained else self.volume
+
+    def fill(self, content: str) -> None:
+        """Writes the volume; a database that lives in it has other migrations then."""
+        self.volume = content
+        if self.contained:
+            self.versions = [int(version) for version in content.split(",")]
+            self.rows = set(self.versions)
 
     def must(self, right: bool, what: str) -> None:  # noqa: FBT001
         """Writes down what must never happen."""
@@ -171,6 +190,8 @@ class MemoryTarget:
         return [Fact(key=key, value=value) for key, value in self.facts().items()]
 
     def observe(self) -> Sequence[Fact]:
+        if self.name == "database" and not self.world.serving:
+            return [Fact(key=key, unknown="connection refused") for key in self.facts()]
         left = self.world.blind.get(self.name, 0)
         self.world.blind[self.name] = max(0, left - 1)
         if left or self.name in self.world.unreadable:
@@ -197,6 +218,8 @@ class MemoryTarget:
                     materials["archive"] = pin.path
             case "database":
                 assert pins.database
+                if not self.world.serving:
+                    raise TargetUnavailableError("connection refused")
                 wanted = {f.DATABASE_VERSION: pins.database.version}
                 materials["rows"] = [row.subject for row in pins.database.rows]
             case _:
@@ -265,7 +288,8 @@ class DockerMemory(MemoryTarget):
             case Phase.CAPTURE if wish.mine:
                 wish.add("save-logs", "app", once=True, touches=False)
             case Phase.STOP if running and (images or restores or wish.now != wish.then):
-                wish.add("stop", "services")
+                quiet = self.world.contained and not (images or restores)
+                wish.add("stop", "services", {"names": ["app"] if quiet else list(SERVICES)})
             case Phase.RESTORE:
                 if restores:
                     wish.add("back-up-volume", VOLUME, once=True, touches=False)
@@ -284,7 +308,8 @@ class DockerMemory(MemoryTarget):
             case "stop":
                 world.serve(first, None)
                 context.at(CrashPoint.MID_EFFECT)
-                world.serve(second, None)
+                if step.args["names"] == list(SERVICES):
+                    world.serve(second, None)
             case "up":
                 world.serve(first, str(step.args[first]))
                 context.at(CrashPoint.MID_EFFECT)
@@ -292,7 +317,7 @@ class DockerMemory(MemoryTarget):
                 return Applied(facts=self.seen())
             case "back-up-volume":
                 context.at(CrashPoint.MID_EFFECT)
-                artifact = self.saved(context, "volume-backup", VOLUME, world.volume)
+                artifact = self.saved(context, "volume-backup", VOLUME, world.content())
                 return Applied(artifacts=[artifact])
             case "restore-volume":
                 kept = [item for item in context.artifacts if item.kind == "volume-backup"]
@@ -302,7 +327,7 @@ class DockerMemory(MemoryTarget):
                 world.restored = None
                 context.at(CrashPoint.MID_EFFECT)
                 archive = context.states / str(step.args["archive"])
-                world.volume = archive.read_text(encoding="utf-8")
+                world.fill(archive.read_text(encoding="utf-8"))
                 world.restored = str(step.args["sha256"])
                 return Applied(facts=self.seen())
             case "save-logs":
@@ -343,6 +368,8 @@ class DatabaseMemory(MemoryTarget):
                     if version in world.rows
                 ]
             )
+        if not world.serving:
+            raise TargetUnavailableError("connection refused")
         version = int(step.subject)
         present = version in world.versions
         if context.attempted is not None and present is (step.action == "up"):
@@ -351,7 +378,7 @@ class DatabaseMemory(MemoryTarget):
         match step.action:
             case "down":
                 world.must(world.versions[-1:] == [version], f"down {version} out of order")
-                world.must(not any(world.running.values()), f"down {version} while in use")
+                world.must(not world.running["app"], f"down {version} while in use")
                 dumped = {int(a.subject) for a in context.artifacts if a.kind == "table-dump"}
                 lost = {version} & world.rows
                 world.must(lost <= dumped, f"rows of {version} were lost without a dump")
