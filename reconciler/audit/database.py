@@ -27,6 +27,7 @@ from reconciler.core.errors import LedgerError
 #: Key of the transaction-level advisory lock under which PostgreSQL ledgers are appended ("rlbk" in ASCII).
 APPEND_LOCK = 0x726C626B
 _BUSY_SECONDS = 10
+_READING = "reconciler_reading"
 
 
 class Database:
@@ -58,6 +59,7 @@ class Database:
         if self._sqlite:
             event.listen(self._engine, "connect", _configure_sqlite)
             event.listen(self._engine, "begin", _begin_immediate)
+        self._reader = self._engine.execution_options(**{_READING: True})
         self._ready = False
 
     @property
@@ -85,14 +87,14 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """One read transaction.
+        """One read transaction. It waits for no writer, and no writer for it.
 
         Raises:
             LedgerError: The database cannot be read.
         """
         self._prepare()
         try:
-            with self._engine.connect() as connection:
+            with self._reader.connect() as connection:
                 yield connection
         except (DBAPIError, OSError) as exc:
             raise _translated(exc) from exc
@@ -113,7 +115,7 @@ class Database:
         self._ready = True
 
     def _revision(self) -> str | None:
-        with self._engine.connect() as connection:
+        with self._reader.connect() as connection:
             if not inspect(connection).has_table("alembic_version"):
                 return None
             revision = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
@@ -155,7 +157,8 @@ def _configure_sqlite(connection: Any, _record: object) -> None:
 
 
 def _begin_immediate(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    reading = connection.get_execution_options().get(_READING)
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
 
 def _translated(exc: Exception) -> LedgerError:

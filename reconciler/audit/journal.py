@@ -18,6 +18,7 @@ from reconciler.audit.tables import EnvironmentRow, LedgerRow, utc_text
 from reconciler.core.clock import Clock
 from reconciler.core.conditions import Reason
 from reconciler.core.entry import Entry, EntryKind, Origin
+from reconciler.core.errors import LeaseLostError
 from reconciler.core.machine import fire
 from reconciler.core.phase import Phase, Trigger
 from reconciler.core.projection import project
@@ -169,7 +170,12 @@ class Journal:
             self._store(connection, status)
         self.status = status
         for listener in self._listeners:
-            listener.recorded(entry, status)
+            try:
+                listener.recorded(entry, status)
+            except (
+                OSError
+            ):  # what shows things has lost its stream: production does not wait for that
+                self._listeners = tuple(item for item in self._listeners if item is not listener)
 
     def _store(self, connection: Connection, status: EnvironmentStatus) -> None:
         stored = connection.execute(
@@ -182,8 +188,10 @@ class Journal:
             },
         )
         if stored.rowcount != 1:
-            raise AssertionError(
-                f"{status.environment} is not in phase {self.status.phase} although its lease is ours"
+            raise LeaseLostError(
+                f"{status.environment} is not in phase {self.status.phase} as this process believed; nothing was"
+                " written.",
+                hint="Run `reconciler status` to see where it stands.",
             )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Self
@@ -21,12 +22,13 @@ from reconciler.audit.database import Database
 from reconciler.audit.processes import alive, identity
 from reconciler.audit.tables import EnvironmentRow
 from reconciler.core.clock import Clock
-from reconciler.core.errors import LeaseHeldError, LeaseLostError, ReconcilerError
+from reconciler.core.errors import LeaseHeldError, LeaseLostError, LedgerError, ReconcilerError
 from reconciler.core.phase import Phase
 from reconciler.core.status import EnvironmentStatus
 
 TTL = timedelta(seconds=30)
 _MARGIN = 5.0  # seconds before expiry at which a holder already stops acting: clocks and scheduling are not exact
+_MARGIN_SPAN = timedelta(seconds=_MARGIN)
 _row = EnvironmentRow.__table__  # type: ignore[attr-defined]
 _PRESENT = select(_row.c.lease_token, _row.c.lease_holder, _row.c.lease_expires).where(
     _row.c.name == bindparam("environment")
@@ -68,15 +70,22 @@ class Lease:
     def __init__(self, database: Database, environment: str, holder: Holder, clock: Clock) -> None:
         self._database, self._environment, self._clock = database, environment, clock
         self._stop = threading.Event()
+        begun = clock.monotonic()
         with database.writing() as connection:
-            self.token = self._acquire(connection, holder)
-        self._good_until = clock.monotonic() + TTL.total_seconds() - _MARGIN
+            self.token, self._expires = self._acquire(connection, holder)
+        self._good_until = begun + TTL.total_seconds() - _MARGIN
         self._renewer = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._renewer.start()
 
     def guard(self) -> None:
-        """Raises LeaseLostError when this process may no longer act. Costs no round trip."""
-        if self._clock.monotonic() >= self._good_until:
+        """Raises LeaseLostError when this process may no longer act. Costs no round trip.
+
+        Both clocks are asked: the monotonic one may stand still while the machine sleeps, the wall clock may be set.
+        """
+        if (
+            self._clock.monotonic() >= self._good_until
+            or self._clock.now() >= self._expires - _MARGIN_SPAN
+        ):
             raise LeaseLostError(
                 "This process has lost its lease on the environment and changes nothing more.",
                 hint="Run `reconciler status` to see who holds it now.",
@@ -101,24 +110,30 @@ class Lease:
             )
 
     def release(self) -> None:
-        """Gives the lease back, if it is still ours."""
+        """Gives the lease back, if it is still ours.
+
+        Raises:
+            LedgerError: The database cannot be written.
+        """
         self._stop.set()
         self._renewer.join()
+        self._good_until = float("-inf")
         with self._database.writing() as connection:
             connection.execute(
                 update(_row)
                 .where(_row.c.name == self._environment, _row.c.lease_token == self.token)
                 .values(lease_holder=None, lease_process=None, lease_since=None, lease_expires=None)
             )
-        self._good_until = float("-inf")
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.release()
+        # What could not be given back is taken over at once from a process that has ended, and ends by itself anyway.
+        with suppress(LedgerError):
+            self.release()
 
-    def _acquire(self, connection: Connection, holder: Holder) -> int:
+    def _acquire(self, connection: Connection, holder: Holder) -> tuple[int, datetime]:
         now = self._clock.now()
         found = connection.execute(
             select(
@@ -146,7 +161,7 @@ class Lease:
                     **values,
                 )
             )
-            return 1
+            return 1, now + TTL
         if (
             found.lease_holder is not None
             and found.lease_expires > now
@@ -159,24 +174,37 @@ class Lease:
         connection.execute(
             update(_row).where(_row.c.name == self._environment).values(lease_token=token, **values)
         )
-        return token
+        return token, now + TTL
 
     def _renew(self) -> None:
         while not self._stop.wait(TTL.total_seconds() / 4):
-            begun = self._clock.monotonic()
-            try:
-                with self._database.writing() as connection:
-                    renewed = connection.execute(
-                        update(_row)
-                        .where(_row.c.name == self._environment, _row.c.lease_token == self.token)
-                        .values(lease_expires=self._clock.now() + TTL)
-                    ).rowcount
-            except ReconcilerError:
-                continue  # a later try may succeed; if none does, `guard` stops this process before the expiry
-            if renewed != 1:
-                self._good_until = float("-inf")
-                return
-            self._good_until = begun + TTL.total_seconds() - _MARGIN
+            # When it cannot be renewed, a later try may succeed; if none does, `guard` stops this process in time.
+            with suppress(ReconcilerError):
+                if not self.renew():
+                    return
+
+    def renew(self) -> bool:
+        """Moves the expiry on. Returns whether the lease is still ours; one that has expired is not.
+
+        Raises:
+            LedgerError: The database cannot be written.
+        """
+        begun, now = self._clock.monotonic(), self._clock.now()
+        with self._database.writing() as connection:
+            renewed = connection.execute(
+                update(_row)
+                .where(
+                    _row.c.name == self._environment,
+                    _row.c.lease_token == self.token,
+                    _row.c.lease_expires > now,
+                )
+                .values(lease_expires=now + TTL)
+            ).rowcount
+        if renewed != 1:
+            self._good_until = float("-inf")
+            return False
+        self._good_until, self._expires = begun + TTL.total_seconds() - _MARGIN, now + TTL
+        return True
 
 
 def held_error(environment: str, holder: str, since: datetime, expires: datetime) -> LeaseHeldError:

@@ -13,7 +13,7 @@ from typing import Any
 from reconciler.core.entry import Entry, EntryKind
 from reconciler.core.errors import LedgerError
 from reconciler.core.facts import RecoveryPoint
-from reconciler.core.phase import TOUCHING_PHASES
+from reconciler.core.phase import RESTING_PHASES, TOUCHING_PHASES
 from reconciler.core.status import EnvironmentStatus, Run
 
 _HEADER = (
@@ -37,7 +37,17 @@ class StateFile:
         """Listens to the journal."""
         if entry.kind in (EntryKind.INTENT, EntryKind.RESULT) or status.phase in TOUCHING_PHASES:
             return
-        write_state_file(self._folder, status)
+        try:
+            write_state_file(self._folder, status)
+        except LedgerError:
+            # The ledger has it all, and no run is held up for want of a picture of it: said once it has come to rest.
+            if entry.kind is EntryKind.TRANSITION and status.phase in RESTING_PHASES:
+                raise
+
+    def restore(self, status: EnvironmentStatus) -> None:
+        """Writes a state file again that somebody has deleted, for an environment that was seen before."""
+        if status.entries and not (self._folder / f"{status.environment}.yaml").exists():
+            write_state_file(self._folder, status)
 
 
 def write_state_file(folder: Path, status: EnvironmentStatus) -> Path:

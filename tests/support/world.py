@@ -10,11 +10,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
+from reconciler import engine as engine_room
 from reconciler.assembly import Equipment
 from reconciler.audit.database import Database
 from reconciler.audit.journal import Listener
+from reconciler.audit.lease import TTL, Holder, Lease
 from reconciler.audit.queries import entries, status_of
 from reconciler.core.certificate import CheckVerdict
+from reconciler.core.clock import Clock
 from reconciler.core.conditions import Reason
 from reconciler.core.crashpoints import CrashPoint
 from reconciler.core.entry import Entry, EntryKind, Origin
@@ -71,6 +74,7 @@ class FrozenClock:
 
     def __init__(self) -> None:
         self.time = datetime(2025, 11, 18, 3, 0, tzinfo=UTC)
+        self.leases: list[Lease] = []
 
     def now(self) -> datetime:
         self.time += timedelta(milliseconds=1)
@@ -80,7 +84,12 @@ class FrozenClock:
         return self.time.timestamp()
 
     def sleep(self, seconds: float) -> None:
-        self.time += timedelta(seconds=seconds)
+        """Waits in no time. Leases are renewed meanwhile, as they are in the background while real time passes."""
+        until = self.time + timedelta(seconds=seconds)
+        while self.time < until:
+            self.time = min(until, self.time + TTL / 4)
+            for lease in self.leases:
+                lease.renew()
 
 
 @dataclass
@@ -100,6 +109,23 @@ class MemoryChecker:
 
     def soak(self) -> tuple[CheckVerdict, ...]:
         return ()
+
+
+class StageLease(Lease):
+    """A lease that a frozen clock keeps alive."""
+
+    def __init__(self, database: Database, environment: str, holder: Holder, clock: Clock) -> None:
+        super().__init__(database, environment, holder, clock)
+        if isinstance(clock, FrozenClock):
+            clock.leases.append(self)
+
+    def release(self) -> None:
+        super().release()
+        if isinstance(self._clock, FrozenClock):
+            self._clock.leases.remove(self)
+
+
+engine_room.__dict__["Lease"] = StageLease
 
 
 class Silent:
@@ -169,7 +195,9 @@ class Stage:
         shutil.copy(empty_ledger(), self.folder / "audit.db")
         self.url = f"sqlite:///{self.folder}/audit.db"
         self.database = Database(self.url)
-        self.database._engine = self.database.engine.execution_options(compiled_cache=_COMPILED)
+        for name in ("_engine", "_reader"):
+            shared = getattr(self.database, name).execution_options(compiled_cache=_COMPILED)
+            setattr(self.database, name, shared)
 
     def __enter__(self) -> Self:
         return self
