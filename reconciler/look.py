@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from reconciler.core.clock import Clock
 from reconciler.core.drift import Drift, compare
 from reconciler.core.facts import Goal, Observation
+from reconciler.core.phase import Phase
 from reconciler.core.pins import Pins
 from reconciler.core.plan import Plan
 from reconciler.core.runs import effective
 from reconciler.core.spec import Spec
 from reconciler.core.status import EnvironmentStatus
+from reconciler.core.vectors import settled
 from reconciler.targets.base import TargetMap
 from reconciler.targets.together import observe, plan, resolve
 
@@ -56,11 +58,15 @@ def look(
     generation = status.generation + (digest != status.spec_digest)
     pins, fresh = effective(status, spec, generation)
     observed = observe(targets, clock)
-    goal = (
-        resolve(targets, pins, observed)
-        if fresh or status.resolved is None
-        else status.resolved.goal
-    )
+    run = status.run
+    if status.phase is Phase.STALLED and not fresh and run is not None:  # where `resume` would go
+        goal = resolve(
+            targets, settled(pins, run.goal) if run.goal and run.touched else pins, observed
+        )
+    elif fresh or status.resolved is None:
+        goal = resolve(targets, pins, observed)
+    else:
+        goal = status.resolved.goal
     drift = compare(goal, observed)
     steps = Plan() if drift.unknown else plan(targets, observed, goal)
     return Look(status, generation, pins, fresh, observed, goal, drift, steps)

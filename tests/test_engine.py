@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 from reconciler.core.conditions import ConditionType, Reason, find
 from reconciler.core.crashpoints import CrashPoint
-from reconciler.core.errors import PreflightError, StepFailedError, TargetUnavailableError
+from reconciler.core.entry import Entry, EntryKind
+from reconciler.core.errors import (
+    LeaseLostError,
+    PreflightError,
+    StepFailedError,
+    TargetUnavailableError,
+)
+from reconciler.core.facts import Goal, Observation, Resolution
 from reconciler.core.phase import Phase
+from reconciler.core.pins import Pins
+from reconciler.core.status import EnvironmentStatus
+from reconciler.look import look
 from tests.support.world import (
     BAD,
     BAD_VECTOR,
@@ -21,6 +34,7 @@ from tests.support.world import (
     crash_at,
     source,
 )
+from tests.support.worldparts import GitMemory, targets_of
 
 
 @pytest.fixture
@@ -294,3 +308,189 @@ def test_a_spec_that_comes_during_a_run_waits_its_turn(stage: Stage) -> None:
         "the run under way ends with the spec it began with"
     )
     stage.check()
+
+
+def test_a_rollback_that_stalled_is_tried_again_when_it_is_asked_for_again(stage: Stage) -> None:
+    stage.world = World.good()
+    point = stage.engine().converge(source(GOOD)).last_known_good
+    assert point is not None
+    stage.engine().converge(source(BAD))
+    stage.world.failing["capture/docker/save-logs/app"] = [PreflightError("disk full")]
+    status = stage.engine().converge(source(BAD), rollback=stage.back_to(point))
+    assert status.phase is Phase.STALLED
+    status = stage.engine().converge(source(BAD), rollback=stage.back_to(point))
+    assert status.phase is Phase.STABLE
+    assert stage.world.vector() == GOOD_VECTOR
+    stage.check()
+
+
+def test_a_rollback_holds_back_a_spec_that_is_still_waiting_its_turn(stage: Stage) -> None:
+    stage.world = World.good()
+    point = stage.engine().converge(source(GOOD)).last_known_good
+    assert point is not None
+    with pytest.raises(Crash):
+        stage.engine(crash_at(CrashPoint.RESULT_DURABLE, "stop/services")).converge(source(BAD))
+    worse = source({**BAD, "deployment": "dpl_worse"})
+    stage.engine().converge(worse, rollback=stage.back_to(point))
+    assert stage.world.vector() == GOOD_VECTOR
+    status = stage.engine().converge(worse)
+    assert status.held is not None
+    assert stage.world.vector() == GOOD_VECTOR
+    assert not stage.world.effects["move to dpl_worse"]
+    stage.check()
+
+
+@pytest.mark.parametrize("what", ["a failing step", "failing checks"])
+def test_words_that_move_mean_after_a_stall_what_they_meant_before(stage: Stage, what: str) -> None:
+    history = {"bad": "good", "good": "older"}
+    relative = source({**GOOD, "commit": "HEAD~1"}, policy=", onFailure: halt")
+    observe_commit = GitMemory.resolve
+
+    def resolve(self: GitMemory, pins: Pins, observed: Observation, goal: Goal) -> Resolution:
+        if pins.git == "HEAD~1":
+            pins = pins.model_copy(update={"git": history[self.world.commit]})
+        return observe_commit(self, pins, observed, goal)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GitMemory, "resolve", resolve)
+        if what == "a failing step":
+            stage.world.failing["restore/database/down/2"] = [StepFailedError("no")]
+        else:
+            stage.world.failing_checks = lambda world: ["health"]
+        assert stage.engine().converge(relative).phase is Phase.STALLED
+        assert stage.world.commit == "good"
+        stage.world.failing_checks = lambda world: []
+        assert stage.engine().converge(relative, resume="mended").phase is Phase.STABLE
+    assert stage.world.vector() == GOOD_VECTOR
+    stage.check()
+
+
+def test_resuming_what_is_stable_changes_nothing(stage: Stage) -> None:
+    stage.engine().converge(source(GOOD))
+    before = stage.status()
+    stage.engine().converge(source(GOOD), resume="just so")
+    assert stage.status() == before
+
+
+def test_a_suspended_environment_is_left_alone_but_can_be_rolled_back(stage: Stage) -> None:
+    stage.world = World.good()
+    point = stage.engine().converge(source(GOOD)).last_known_good
+    assert point is not None
+    stage.engine().converge(source(BAD))
+    body = {"decision": "suspended", "message": "by hand until six"}
+    with stage.engine().session("prod") as journal:
+        journal.write(EntryKind.DECISION, Reason.SUSPENDED, body)
+    before = stage.entries()
+    stage.world.commit = "by hand"
+    assert stage.engine().converge(source({**BAD, "deployment": "dpl_newer"})).suspended
+    assert stage.entries() == before
+    stage.engine().converge(source(BAD), rollback=stage.back_to(point))
+    assert stage.world.vector() == GOOD_VECTOR
+
+
+def test_after_a_rejection_the_wanted_vector_is_the_one_that_runs(stage: Stage) -> None:
+    asking = source(GOOD, policy=", approval: always")
+    engine = stage.engine()
+    engine.converge(asking)
+    with engine.session("prod") as journal:
+        engine.reject(journal, "not on a Friday")
+    seen = look(stage.status(), asking.spec, asking.digest, targets_of(stage.world), stage.clock)
+    assert seen.drift.equal
+    assert seen.drift.facts
+
+
+class Hangup:
+    """A terminal that went away."""
+
+    def recorded(self, entry: Entry, status: EnvironmentStatus) -> None:
+        raise BrokenPipeError
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        def tell(*_: object) -> None:
+            raise BrokenPipeError
+
+        return tell
+
+
+def test_a_terminal_that_went_away_holds_up_nothing(stage: Stage) -> None:
+    stage.listeners = (Hangup(),)
+    engine = stage.engine()
+    setting = replace(engine._set, reporter=Hangup())
+    assert type(engine)(setting).converge(source(GOOD)).phase is Phase.STABLE
+    assert stage.world.vector() == GOOD_VECTOR
+    stage.check()
+
+
+def test_a_bug_stalls_and_keeps_its_traceback_without_secrets(stage: Stage) -> None:
+    stage.redactor.learn("hunter2hunter2")
+    stage.world.failing["restore/database/down/2"] = [ZeroDivisionError("hunter2hunter2")]
+    status = stage.engine().converge(source(GOOD))
+    assert status.phase is Phase.STALLED
+    assert status.run is not None
+    assert status.run.failure is not None
+    assert status.run.failure.reason is Reason.INTERNAL_ERROR
+    (trace,) = stage.folder.rglob("traceback.txt")
+    assert "ZeroDivisionError" in trace.read_text()
+    assert str(trace) in status.run.failure.hint
+    written = trace.read_text() + "".join(entry.model_dump_json() for entry in stage.entries())
+    assert "hunter2" not in written
+
+
+def test_a_bug_whose_traceback_cannot_be_kept_stalls_all_the_same(stage: Stage) -> None:
+    def no_captures(key: str) -> None:
+        if key == "stop/docker/stop/services":
+            shutil.rmtree(stage.folder / "captures")
+            (stage.folder / "captures").write_text("in the way")
+            raise ZeroDivisionError
+
+    stage.world.trip = no_captures  # type: ignore[method-assign]
+    status = stage.engine().converge(source(GOOD))
+    assert status.phase is Phase.STALLED
+    assert status.run is not None
+    assert status.run.failure is not None
+    assert "could not be kept" in status.run.failure.hint
+
+
+def test_a_lease_that_is_lost_half_way_changes_nothing_more(stage: Stage) -> None:
+    def slow(key: str) -> None:
+        if key == "restore/database/down/3":
+            stage.clock.time += timedelta(
+                minutes=5
+            )  # the process stood still, and so did its renewal
+
+    stage.world.trip = slow  # type: ignore[method-assign]
+    with pytest.raises(LeaseLostError):
+        stage.engine().converge(source(GOOD))
+    assert stage.world.versions == [1, 2, 3]
+    before = stage.status()
+    stage.check(resting=False)
+    stage.world.trip = lambda key: None  # type: ignore[method-assign]
+    assert stage.engine().converge(source(GOOD)).phase is Phase.STABLE
+    assert stage.status().entries > before.entries
+    stage.check()
+
+
+def test_somebody_who_fights_back_is_not_fought_for_ever(stage: Stage) -> None:
+    real = stage.world.failing_checks
+
+    def fighter(world: World) -> list[str]:
+        world.commit = "theirs"
+        return real(world)
+
+    stage.world.failing_checks = fighter
+    stage.engine().converge(source(GOOD))
+    assert len(stage.entries()) < 300
+    stage.check()
+
+
+def test_the_plan_of_a_stalled_environment_is_the_way_that_resume_would_go(stage: Stage) -> None:
+    stage.engine().converge(source(BAD))
+    halting = source(GOOD, policy=", onFailure: halt")
+    stage.world.failing["restore/database/down/2"] = [StepFailedError("no")]
+    stage.engine().converge(halting)
+    seen = look(stage.status(), halting.spec, halting.digest, targets_of(stage.world), stage.clock)
+    assert seen.goal.value("git.commit") == "good"
+    assert [step.subject for step in seen.plan.steps if step.target == "database"] == [
+        "tables",
+        "2",
+    ]
