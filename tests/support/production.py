@@ -42,7 +42,7 @@ from tests.support.engine import load_environment
 from tests.support.programs import PARTS, ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from reconciler.core.crashpoints import CrashPoint
 
@@ -325,13 +325,16 @@ class Practice:
         self,
         *arguments: str,
         kill_at: tuple[CrashPoint, str] | None = None,
+        do_at: tuple[CrashPoint, str, Sequence[str]] | None = None,
         record: Path | None = None,
     ) -> zygote.Ended:
         """Runs the reconciler in a forked child, to be killed at a crash point, or to record them."""
         if self._zygote is None:
             folder = self.root.parent / "zygote"
             self._zygote = zygote.Zygote(folder, {**self.env, "PYTHONPATH": str(ROOT)})
-        return self._zygote.run(*arguments, cwd=self.root, kill_at=kill_at, record=record)
+        return self._zygote.run(
+            *arguments, cwd=self.root, kill_at=kill_at, do_at=do_at, record=record
+        )
 
 
 def read_database(

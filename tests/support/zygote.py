@@ -1,4 +1,4 @@
-"""A process that has loaded the program once and forks a child for each command, to be killed or to finish.
+"""A process that has loaded the program once and forks a child for each command, to be killed or to end.
 
 Loading takes longer than most commands; a crash test runs hundreds. Each child is a process of its own, is really killed
 (SIGKILL) at the crash point it was told, and shares nothing with the next one but the disk and the world.
@@ -69,6 +69,7 @@ class Zygote:
         *argv: str,
         cwd: Path,
         kill_at: tuple[CrashPoint, str] | None = None,
+        do_at: tuple[CrashPoint, str, Sequence[str]] | None = None,
         record: Path | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> Ended:
@@ -78,6 +79,7 @@ class Zygote:
             argv: The command line.
             cwd: Its working folder.
             kill_at: The crash point and effect at which the process kills itself with SIGKILL.
+            do_at: A crash point, an effect, and a command that is run to its end there.
             record: A file to which every crash point passed is written, one `point effect` a line.
             environment: More environment variables.
         """
@@ -87,6 +89,7 @@ class Zygote:
             "argv": argv,
             "cwd": str(cwd),
             "kill": kill_at and [kill_at[0].value, kill_at[1]],
+            "do": do_at and [do_at[0].value, do_at[1], list(do_at[2])],
             "record": record and str(record),
             "out": str(out),
             "err": str(err),
@@ -113,12 +116,15 @@ def _child(order: Mapping[str, Any]) -> NoReturn:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.chdir(order["cwd"])
     os.environ.update(order["environment"])
-    kill, record = order["kill"], order["record"]
+    kill, record, do = order["kill"], order["record"], order["do"]
 
     def probe(point: CrashPoint, effect: str) -> None:
         if record:
             with Path(record).open("a") as file:
                 file.write(f"{point.value} {effect}\n")
+        if do and do[:2] == [point.value, effect]:
+            subprocess.run(do[2], check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+            do.clear()
         if kill == [point.value, effect]:
             os.kill(os.getpid(), signal.SIGKILL)
 
