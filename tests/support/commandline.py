@@ -177,7 +177,7 @@ class Repo:
     def states(self) -> dict[str, tuple[str, int]]:
         """Digest and time of last change of every file in the states folder.
 
-        Without SQLite's `-shm`: that is no file but memory in which readers and writers hold their locks.
+        Without what SQLite makes for a reader, too: `-shm`, memory in which it holds its locks, and an empty `-wal`.
         """
         return {
             str(path.relative_to(self.root)): (
@@ -186,6 +186,7 @@ class Repo:
             )
             for path in _files(self.root / "states")
             if not path.name.endswith("-shm")
+            and not (path.name.endswith("-wal") and not path.stat().st_size)
         }
 
 
