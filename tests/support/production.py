@@ -106,6 +106,11 @@ class World:
     aliases: dict[str, str | None]
 
     @property
+    def production_itself(self) -> World:
+        """Without image tags: a capture may add some, to keep what runs from being pruned."""
+        return replace(self, tags={})
+
+    @property
     def release(self) -> dict[str, Any]:
         """What has to be equal for two productions to be at the same release, data included."""
         left_out = {"branch", "containers", "tags"}

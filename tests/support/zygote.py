@@ -1,7 +1,7 @@
 """A process that has loaded the program once and forks a child for each command, to be killed or to end.
 
-Loading takes longer than most commands; a crash test runs hundreds. Each child is a process of its own, is really killed
-(SIGKILL) at the crash point it was told, and shares nothing with the next one but the disk and the world.
+Loading takes longer than most commands; a crash test runs hundreds. Each child is a process of its own, is really
+killed (SIGKILL) at the crash point it was told, and shares nothing with the next one but the disk and the world.
 """
 
 from __future__ import annotations
