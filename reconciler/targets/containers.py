@@ -178,9 +178,15 @@ class Containers:
             api.stop(container.id, timeout=grace)
 
     def start(self, container: Container) -> None:
-        """Starts one."""
+        """Starts one. Nothing happens when it is gone: the next list says so."""
+        from docker.errors import NotFound
+
         with self._host.errors(f"start {container.name}", changing=True):
-            self._host.client().api.start(container.id)
+            try:
+                self._host.client().api.start(container.id)
+            except NotFound as exc:
+                if "No such container" not in str(exc.explanation):
+                    raise  # something it needs is missing, a network for example
 
     def remove(self, container: Container) -> None:
         """Removes one that does not run; its anonymous volumes stay. One that is gone is removed."""

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _FIRST_WAIT, _LONGEST_WAIT, _GROWTH = 0.05, 0.25, 1.2
 _TELL_EVERY = 1.0
 _MOST_RESTARTS = 3
+_MOST_REMADE = 3
 _LOG_LINES, _LOG_WIDTH, _HEALTH_WIDTH = 12, 240, 160
 #: The name Compose gives a new container until the old one is gone.
 _HALF_RECREATED = re.compile(r"^[0-9a-f]{12}_(?P<name>.+)$")
@@ -179,6 +180,7 @@ class Start:
         """Starts each service as soon as what it needs is there, and polls until all are well; gives the last list."""
         pause, told = _FIRST_WAIT, time.monotonic()
         begun: set[str] = set()
+        remade = 0
         while True:
             found = self._containers.all()
             states = self._states(found)
@@ -209,6 +211,11 @@ class Start:
             now = time.monotonic()
             if now >= deadline:
                 raise self._late(waiting, found)
+            if waiting.keys() - states.keys() and remade < _MOST_REMADE:
+                # Another Compose (left over from a process that was killed) took them away meanwhile.
+                remade += 1
+                self._make(work, context)
+                continue
             if now - told >= _TELL_EVERY:
                 told = now
                 context.progress(self._waiting_for(waiting, found))

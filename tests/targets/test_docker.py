@@ -205,6 +205,28 @@ job: {image: BASE, command: [sh, -c, "echo done"], environment: {V: 1}}
     assert project.started("job") < project.started("api") < project.started("web")
 
 
+def test_inline_secrets_reach_a_container_that_only_compose_can_start(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEY", "from-the-shell")
+    monkeypatch.setitem(project.engine.env, "KEY", "from-the-shell")
+    services = "web: {image: BASE, command: STARTS, secrets: [key], environment: {V: 1}}"
+    secrets = "secrets: {key: {environment: KEY}}"
+    project.compose_file(services, secrets)
+    old = project.commit("old")
+    project.compose_file(services.replace("V: 1", "V: 2"), secrets)
+    project.commit("new")
+    project.compose("up", "-d")
+
+    walk = project.converge(target := project.target(), pins(old))
+
+    (web,) = project.containers("web")
+    assert web.exec_run(["cat", "/run/secrets/key"]).output == b"from-the-shell"
+    assert walk.step("up").args["by_compose"] == ["web"]
+    assert project.wrong(target, walk.goal) == []
+    assert "from-the-shell" not in walk.goal.model_dump_json()
+
+
 def test_a_completed_one_shot_service_is_not_run_again(project: Project) -> None:
     services = """
 web: {image: BASE, command: STARTS, environment: {V: 1}, depends_on: {job: {condition: service_completed_successfully}}}
