@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,17 @@ from reconciler.audit.processes import alive
 from reconciler.cli.exits import Exit
 from reconciler.cli.progress import Progress
 from reconciler.cli.render import certificate_lines, drift_lines, join, plan_lines, stalled_lines
-from reconciler.cli.session import Session, database_option, open_spec, output_option, spec_argument
+from reconciler.cli.session import (
+    Session,
+    database_option,
+    load_writing_side,
+    open_spec,
+    output_option,
+    spec_argument,
+)
 from reconciler.clock import SystemClock
 from reconciler.core.certificate import Certificate
-from reconciler.core.errors import LeaseHeldError
+from reconciler.core.errors import LeaseHeldError, ReconcilerError
 from reconciler.core.phase import RUN_PHASES, Phase
 from reconciler.core.status import EnvironmentStatus
 from reconciler.look import Look, look
@@ -85,15 +93,25 @@ def apply(spec: Path, yes: bool, output: str, database: str | None) -> int:
         )  # the engine looks again, and says what is wrong
         if readable and not yes and not _confirmed(session, seen):
             return Exit.INTERRUPTED
+    elif status.phase not in RUN_PHASES:
+        _look_ahead(session)
     return converge_and_show(session, output)
 
 
 def _look(session: Session) -> Look:
     status, _ = session.glance()
-    equipment = session.parts.equip(session.source.spec)
+    equipment = session.equip(session.source.spec)
     return look(
         status, session.source.spec, session.source.digest, equipment.targets, SystemClock()
     )
+
+
+def _look_ahead(session: Session) -> None:
+    """Looks once while the writing side is loaded: what Compose has to render is ready when the engine asks for it."""
+    with suppress(ReconcilerError):  # the engine meets it again, and records it
+        session.equip(session.source.spec)
+        load_writing_side()
+        _look(session)
 
 
 def _look_if_possible(session: Session) -> Look | None:
@@ -132,7 +150,7 @@ def _confirmed(session: Session, seen: Look | None) -> bool:
 
 def _nothing_to_do(session: Session, status: EnvironmentStatus, seen: Look, output: str) -> int:
     """The vector is as wanted: nothing is written. Checks are looked at once: a sick production is not called fine."""
-    checks = session.parts.equip(session.source.spec).checker.once()
+    checks = session.equip(session.source.spec).checker.once()
     failed = [check for check in checks if not check.passed]
     held = status.held
     if output == "json":

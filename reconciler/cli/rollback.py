@@ -13,6 +13,7 @@ from reconciler.cli.render import drift_lines, join, plan_lines
 from reconciler.cli.session import (
     Session,
     database_option,
+    load_writing_side,
     open_environment,
     open_spec,
     output_option,
@@ -77,7 +78,8 @@ def rollback(
         )
     status, holding = session.glance()
     refuse_if_held(environment, holding)
-    equipment = session.parts.equip(session.source.spec)
+    equipment = session.equip(session.source.spec)
+    load_writing_side()
     observed = observe(equipment.targets, SystemClock())
     pins, where = _where_to(session, status, observed, point)
     goal = resolve(equipment.targets, pins, observed)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import importlib
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,13 +13,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from reconciler import probes
-from reconciler.assembly import Parts, actor, ledger_url
+from reconciler.assembly import Equipment, Parts, actor, ledger_url
 from reconciler.audit.glance import Holding, glance, names
 from reconciler.cli.progress import Progress
 from reconciler.clock import SystemClock
 from reconciler.core.entry import Origin
 from reconciler.core.errors import UsageError
 from reconciler.core.redact import Redactor
+from reconciler.core.spec import Spec
 from reconciler.core.status import EnvironmentStatus
 from reconciler.project import CONFIG_NAME, LoadedSpec, Project, find_project, load_spec
 
@@ -68,6 +71,9 @@ class Session:
     source: LoadedSpec
     url: str
     redactor: Redactor = field(default_factory=Redactor)
+    _equipped: list[tuple[Spec, Equipment]] = field(
+        default_factory=list, init=False, repr=False, compare=False
+    )
 
     @property
     def project(self) -> Project:
@@ -83,6 +89,20 @@ class Session:
     def parts(self) -> Parts:
         """Makes targets and checks."""
         return Parts(self.project, self.redactor, self.source.path)
+
+    def equip(self, spec: Spec) -> Equipment:
+        """Targets and checks of a spec, the same ones each time: a look and the run after it share connections.
+
+        Raises:
+            UsageError: A secret that it refers to is not there.
+            TerminalError: A path leads out of the project.
+        """
+        for known, equipment in self._equipped:
+            if known == spec:
+                return equipment
+        equipment = self.parts.equip(spec)
+        self._equipped.append((spec, equipment))
+        return equipment
 
     def glance(self) -> tuple[EnvironmentStatus, Holding | None]:
         """The environment's status and who holds it, without loading the writing side of the ledger."""
@@ -100,7 +120,7 @@ class Session:
             Setting(
                 database=Database(self.url),
                 states=states,
-                equip=self.parts.equip,
+                equip=self.equip,
                 parse=self.parts.parse,
                 redactor=self.redactor,
                 clock=SystemClock(),
@@ -114,6 +134,17 @@ class Session:
                 probe=probes.installed,
             )
         )
+
+
+def load_writing_side() -> None:
+    """Begins to load what writing a ledger needs, while the caller waits for other systems.
+
+    Loading it takes as long as half of what such a command computes, and a look is mostly waiting. Only foreign
+    libraries are loaded aside, which share no half-loaded modules with what the caller loads meanwhile.
+    """
+    threading.Thread(
+        target=importlib.import_module, args=("sqlmodel",), name="load sqlmodel"
+    ).start()
 
 
 def open_spec(path: Path, database: str | None) -> Session:
