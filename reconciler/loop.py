@@ -16,6 +16,7 @@ from reconciler.audit.processes import alive
 from reconciler.backoff import LONGEST, delay
 from reconciler.core.clock import Clock
 from reconciler.core.conditions import Reason
+from reconciler.core.drift import Drift
 from reconciler.core.errors import (
     LeaseHeldError,
     ReconcilerError,
@@ -33,6 +34,7 @@ from reconciler.wakeups import Wakeups
 
 #: Failures in a row that are followed by a quick try; after them the timer is quick enough.
 _QUICK_TRIES = 6
+_LOOKS_AT_MOVING = 10  # of `once`, at production that does not stand still
 _FOLDER = ""  # the wake-up that means "look at the folder"; no environment has this name
 
 
@@ -91,10 +93,17 @@ class Room(Protocol):
 
 @dataclass(slots=True)
 class _Standing:
-    """What the loop remembers of an environment: what it said last, and how often in a row it failed."""
+    """What the loop remembers of an environment.
+
+    Attributes:
+        said: What it said last.
+        failures: How often in a row it failed.
+        moving: The drift it saw last and has not yet seen again.
+    """
 
     said: Event | None = None
     failures: int = 0
+    moving: Drift | None = None
 
 
 @dataclass(slots=True)
@@ -107,6 +116,7 @@ class Loop:
         say: Told each event. It must not raise.
         clock: Tells whether a lease has expired.
         interval: Seconds between two looks at an environment at rest.
+        steady: Seconds for which drift must stay the same before it is repaired: somebody may be at work there.
         bug: Told an exception nobody expected; gives one sentence about it.
     """
 
@@ -116,6 +126,7 @@ class Loop:
     clock: Clock
     interval: float
     bug: Callable[[Exception], str]
+    steady: float = 2.0
     wakeups: Wakeups = field(default_factory=Wakeups)
     _contents: Contents = field(default_factory=lambda: Contents({}, {}, settled=True))
     _standings: dict[str, _Standing] = field(default_factory=dict)
@@ -142,7 +153,14 @@ class Loop:
         while not self.look():
             self.clock.sleep(SETTLE)
         for name in sorted(self._contents.specs):
-            self.reconcile(name)
+            for _ in range(_LOOKS_AT_MOVING):
+                wait = self.reconcile(name)
+                if not self._standings[name].moving:
+                    break
+                self.clock.sleep(wait)
+            else:
+                moving = Event(Kind.ERROR, "Production keeps changing; nothing was touched.", name)
+                self._tell(name, moving)
         refused = {
             where: Event(Kind.REFUSED, "\n".join(refusal.lines), refusal.environment)
             for where, refusal in self._contents.refused.items()
@@ -175,7 +193,7 @@ class Loop:
         """
         standing = self._standings.setdefault(name, _Standing())
         try:
-            event = self._attempt(self._contents.specs[name])
+            event = self._attempt(self._contents.specs[name], standing)
         except LeaseHeldError as exc:
             standing.said = standing.said or Event(Kind.BUSY, exc.message, name)  # quietly
             return min(self.interval, LONGEST)
@@ -186,11 +204,14 @@ class Loop:
             self._tell(name, Event(Kind.ERROR, self.bug(exc), name))
             return self._wait_after_failure(standing, exc)
         standing.failures = 0
+        if event is None:
+            return self.steady
         self._tell(name, event)
         return self.interval
 
-    def _attempt(self, source: LoadedSpec) -> Event:
-        """Looks at an environment, and acts if there is something to do."""
+    def _attempt(self, source: LoadedSpec, standing: _Standing) -> Event | None:
+        """Looks at an environment, and acts if there is something to do; None when it is to be looked at again."""
+        before, standing.moving = standing.moving, None
         room = self.enter(source)
         status, holding = room.glance()
         if holding and holding.expires > self.clock.now() and alive(holding.process):
@@ -200,8 +221,12 @@ class Loop:
             )
         if _waits_for_a_human(status, source):
             return resting(status)
-        if status.phase not in RUN_PHASES and _nothing_to_do(room, status):
-            return resting(status)
+        if status.phase not in RUN_PHASES and (seen := _look(room, status)):
+            if seen.drift.equal and not seen.fresh:
+                return resting(status)
+            if self.steady and not seen.fresh and seen.drift != before:
+                standing.moving = seen.drift
+                return None
         return resting(room.converge(status))
 
     def _wait_after_failure(self, standing: _Standing, exc: Exception) -> float:
@@ -229,8 +254,8 @@ def _waits_for_a_human(status: EnvironmentStatus, source: LoadedSpec) -> bool:
     return known and (status.phase is Phase.STALLED or rejected)
 
 
-def _nothing_to_do(room: Room, status: EnvironmentStatus) -> bool:
-    """Whether one look finds everything as wanted. Takes no lease, writes nothing.
+def _look(room: Room, status: EnvironmentStatus) -> Look | None:
+    """One look; None when the goal cannot be resolved, which the run's capture explains and records.
 
     Raises:
         TransientError: Something cannot be read.
@@ -240,14 +265,14 @@ def _nothing_to_do(room: Room, status: EnvironmentStatus) -> bool:
     except UsageError:
         raise
     except TerminalError:
-        return False  # the goal cannot be resolved: the run's capture explains and records it
+        return None
     for key, fact in sorted(seen.observed.facts.items()):
         if not fact.known:
             raise TargetUnavailableError(
                 f"{key} cannot be read: {fact.unknown}",
                 hint="Nothing was touched; it is tried again. `reconciler doctor` checks what is missing.",
             )
-    return seen.drift.equal and not seen.fresh
+    return seen
 
 
 def resting(status: EnvironmentStatus) -> Event:
@@ -263,8 +288,10 @@ def resting(status: EnvironmentStatus) -> Event:
         return event(Kind.SUSPENDED, "Suspended: nothing is changed.", resume)
     if status.phase is Phase.STALLED:
         why = f"{failure.message} (in {failure.phase}, {failure.reason})" if failure else ""
-        hint = f"{failure.hint.rstrip('.')}, then " if failure and failure.hint else ""
-        return event(Kind.STALLED, f"A human must act: {why}", f"{hint}{resume}")
+        hint = failure.hint if failure else ""
+        if hint and "resume" not in hint:
+            hint = f"{hint.rstrip('.')}, then {resume}"
+        return event(Kind.STALLED, f"A human must act: {why}", hint or resume)
     if status.phase is Phase.APPROVE:
         decide = f"reconciler approve (or reject) {run} --reason ..."
         return event(Kind.APPROVAL, "Waits for approval; production is not touched.", decide)

@@ -70,6 +70,14 @@ class Room:
         return self.engine().converge(self.source)
 
 
+class Restless(Room):
+    """A room whose production never stands still."""
+
+    def look(self, status: EnvironmentStatus) -> Look:
+        self.stage.world.commit += "."
+        return super().look(status)
+
+
 @dataclass
 class Bench:
     """A folder of specs, a world for each of its environments, and a loop that says what it does."""
@@ -94,6 +102,7 @@ class Bench:
             clock=SystemClock(),
             interval=30.0,
             bug=lambda exc: f"a bug: {exc}",
+            steady=0.0,
         )
 
     def stage(self, name: str = "prod") -> Stage:
@@ -169,6 +178,31 @@ def test_drift_is_repaired_at_the_next_wake_up(bench: Bench) -> None:
     bench.loop.reconcile("prod")
     assert bench.stage().world.vector() == GOOD_VECTOR
     assert bench.kinds().count(Kind.STABLE) == 2
+
+
+def test_production_that_is_on_the_move_is_not_touched_until_it_stands_still(bench: Bench) -> None:
+    bench.write(GOOD)
+    bench.loop.once()
+    bench.loop.steady = 0.01
+    world, entries = bench.stage().world, bench.stage().entries()
+    for commit in ("by", "somebodys", "hand"):
+        world.commit = commit
+        assert bench.loop.reconcile("prod") == 0.01
+    assert bench.stage().entries() == entries
+    bench.loop.reconcile("prod")
+    assert world.vector() == GOOD_VECTOR
+    world.commit = "again"
+    bench.loop.once()
+    assert world.vector() == GOOD_VECTOR, "once waits for it"
+    bench.loop.enter = lambda source: Restless(bench.stage(), source)
+    standing = bench.loop.once()["prod"]
+    assert standing is not None
+    assert standing.kind is Kind.ERROR, "but not for ever"
+    bench.loop.enter = bench.enter
+    bench.write(OTHER)
+    bench.loop.look()
+    bench.loop.reconcile("prod")
+    assert world.commit == "other", "a changed spec is not waited for"
 
 
 def test_a_changed_spec_wakes_its_environment_and_a_comment_does_not(bench: Bench) -> None:
