@@ -19,7 +19,7 @@ from reconciler.core.spec import Spec
 from reconciler.core.status import EnvironmentStatus
 from reconciler.core.vectors import settled
 from reconciler.targets.base import TargetMap
-from reconciler.targets.together import observe, plan, resolve
+from reconciler.targets.together import as_it_is_now, observe, plan, resolve, seen_again
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,8 @@ def look(
     elif fresh or status.resolved is None:
         goal = resolve(targets, pins, observed)
     else:
-        goal = status.resolved.goal
+        goal = as_it_is_now(targets, pins, observed, status.resolved.goal)
+    observed = seen_again(targets, clock, observed, goal)
     drift = compare(goal, observed)
     steps = Plan() if drift.unknown else plan(targets, observed, goal)
     return Look(status, generation, pins, fresh, observed, goal, drift, steps)

@@ -44,7 +44,7 @@ from reconciler.phases.keeping import prune_captures
 from reconciler.phases.runner import LEFT, settle
 from reconciler.phases.telling import Unbroken
 from reconciler.setting import Setting, SpecSource
-from reconciler.targets.together import observe
+from reconciler.targets.together import as_it_is_now, observe, seen_again
 
 _LOOKS = 4  # looks at an environment at rest before something that cannot be read is reported
 _LOOKS_IN_RUN = 8  # the same inside a run, where giving up means a human must act
@@ -184,6 +184,8 @@ class Passes:
         waiting = stuck or self._resume is not None
         observed = self._observed(work, waiting=waiting)
         goal = self._goal(status, work, pins, observed, fresh=fresh, waiting=waiting)
+        if goal:
+            observed = seen_again(work.targets, work.clock, observed, goal)
         drift = compare(goal, observed) if goal else None
         match at_rest(status, drift, fresh=fresh, resume=self._resume is not None):
             case Rest():
@@ -212,7 +214,7 @@ class Passes:
     ) -> Goal | None:
         old = status.run if status.phase is Phase.STALLED and not fresh else None
         if old is None and not fresh and status.resolved is not None:
-            return status.resolved.goal
+            return as_it_is_now(work.targets, pins, observed, status.resolved.goal)
         if old is not None and old.touched and old.goal is not None:
             pins = settled(pins, old.goal)
         try:

@@ -25,7 +25,7 @@ from reconciler.core.plan import Plan
 from reconciler.phases.base import Failed, Moved, PhaseResult, Work, failure_of
 from reconciler.phases.goal import database_is_open, resolved, with_database
 from reconciler.phases.runner import run_steps
-from reconciler.targets.together import plan
+from reconciler.targets.together import plan, seen_again
 
 _CHUNK = 1 << 20
 
@@ -35,7 +35,7 @@ def run(work: Work, observed: Observation) -> PhaseResult:
     try:
         _make_folder(work)
         _save_evidence(work, observed)
-        _resolve_goal(work, observed)
+        observed = _resolve_goal(work, observed)
         run_steps(
             work, Phase.CAPTURE, plan(work.targets, observed, work.goal, (Phase.CAPTURE,)).steps
         )
@@ -129,7 +129,7 @@ def _save_evidence(work: Work, observed: Observation) -> None:
     work.journal.write(EntryKind.DECISION, Reason.PROGRESSING, body)
 
 
-def _resolve_goal(work: Work, observed: Observation) -> None:
+def _resolve_goal(work: Work, observed: Observation) -> Observation:
     run = work.run
     if run.goal is None:
         goal = resolved(work.targets, run.pins, observed, waiting=run.touched)
@@ -143,16 +143,20 @@ def _resolve_goal(work: Work, observed: Observation) -> None:
             Reason.PROGRESSING,
             {"decision": "resolved", "goal": goal.model_dump(mode="json")},
         )
+    observed = seen_again(work.targets, work.clock, observed, work.goal)
     unknown = compare(work.goal, observed).unknown
     if unknown:
         raise TargetUnavailableError(
             f"{unknown[0].key} cannot be read: {unknown[0].why}.",
             hint="Repair the connection, then `reconciler resume`.",
         )
+    return observed
 
 
 def _check_policy(work: Work, way: Plan) -> None:
-    losing = [step.summary for step in way.steps if step.data_loss]
+    # A volume that is replaced was backed up whole. What a migration destroys is dumped, but the dump may not fit
+    # a schema that has moved on: only that needs leave.
+    losing = [step.summary for step in way.steps if step.data_loss and step.target == "database"]
     if losing and not work.spec.policy.allow_data_loss and not work.run.compensating:
         raise PolicyRefusedError(
             f"This destroys data and policy.allowDataLoss is false: {'; '.join(losing)}.",

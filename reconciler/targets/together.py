@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from reconciler.core.clock import Clock
+from reconciler.core.drift import compare
+from reconciler.core.errors import TerminalError
 from reconciler.core.facts import TARGET_ORDER, Goal, Observation
 from reconciler.core.phase import WORK_ORDER, Phase
 from reconciler.core.pins import Pins
 from reconciler.core.plan import Plan, Step
+from reconciler.core.vectors import settled
 from reconciler.targets.base import Target, TargetMap
 
 
@@ -29,6 +32,15 @@ def observe(targets: TargetMap, clock: Clock) -> Observation:
     return Observation.of(clock.now(), seen)
 
 
+def seen_again(targets: TargetMap, clock: Clock, observed: Observation, goal: Goal) -> Observation:
+    """The observation, taken anew when the goal names something that nobody had heard of when it was taken.
+
+    A service that only the target commit has is such a thing: once its name is known, it is observed as absent.
+    """
+    unheard = any(key not in observed.facts for key in goal.wanted)
+    return observe(targets, clock) if unheard else observed
+
+
 def resolve(targets: TargetMap, pins: Pins, observed: Observation) -> Goal:
     """Resolves pins into a goal, target by target; each sees what those before it have resolved.
 
@@ -43,6 +55,20 @@ def resolve(targets: TargetMap, pins: Pins, observed: Observation) -> Goal:
             materials={**goal.materials, target.name: resolution.materials},
         )
     return goal
+
+
+def as_it_is_now(targets: TargetMap, pins: Pins, observed: Observation, goal: Goal) -> Goal:
+    """A goal that was reached before, resolved anew if production has drifted away from it.
+
+    What is wanted stays what it was; how to get there (files to run, services to touch) is by what is there now. When
+    that cannot be found out, the goal stays as it was, and capture says what is in the way.
+    """
+    if compare(goal, observed).equal:
+        return goal
+    try:
+        return resolve(targets, settled(pins, goal), observed)
+    except TerminalError:
+        return goal
 
 
 def plan(
