@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import pytest
 
+from reconciler.audit.queries import spec_text
 from reconciler.core.conditions import ConditionType, Reason, find
 from reconciler.core.crashpoints import CrashPoint
 from reconciler.core.entry import Entry, EntryKind
@@ -29,9 +30,11 @@ from tests.support.world import (
     GOOD,
     GOOD_VECTOR,
     Crash,
+    Source,
     Stage,
     World,
     crash_at,
+    parse,
     source,
 )
 from tests.support.worldparts import GitMemory, targets_of
@@ -494,3 +497,41 @@ def test_the_plan_of_a_stalled_environment_is_the_way_that_resume_would_go(stage
         "tables",
         "2",
     ]
+
+
+def test_passwords_that_are_also_names_do_not_lead_astray(stage: Stage) -> None:
+    words = (
+        "docker",
+        "database",
+        "production",
+        "sha256:good",
+        "dpl_good",
+        "restore",
+        "services",
+        "volume",
+        "running",
+    )
+    stage.redactor.learn(*words)
+    stage.world.failing["restore/database/down/2"] = [StepFailedError("production said no")]
+    status = stage.engine().converge(source(GOOD))
+    assert status.phase is Phase.STABLE
+    assert status.run is not None
+    assert status.run.failure is not None
+    assert status.run.failure.message == "[redacted] said no"
+    assert stage.world.vector() == BAD_VECTOR
+    assert stage.world.rows == {1, 2, 3}
+    assert stage.engine().converge(source(GOOD), resume="again").phase is Phase.STABLE
+    assert stage.world.vector() == GOOD_VECTOR
+    stage.check()
+
+
+def test_a_spec_is_pinned_as_it_was_written(stage: Stage) -> None:
+    headers = "{url: 'http://localhost/', headers: {X-Token: {env: HEALTH_TOKEN}}}"
+    verify = f"verify: {{timeout: 1s, checks: [{{name: health, http: {headers}}}]}}"
+    text = source(GOOD).text.replace("verify: {timeout: 1s}", verify)
+    with_header = Source(parse(text, "prod.yaml"), text, digest="with header")
+    with pytest.raises(Crash):
+        stage.engine(crash_at(CrashPoint.RESULT_DURABLE, "stop/services")).converge(with_header)
+    assert spec_text(stage.database, "prod", 1)[1] == text
+    assert stage.engine().converge(source(BAD)).phase is Phase.STABLE
+    stage.check()
