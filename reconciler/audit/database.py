@@ -21,6 +21,7 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
 )
 
+from reconciler.audit.glance import sqlite_path
 from reconciler.audit.tables import SCHEMA_REVISION
 from reconciler.core.errors import LedgerError
 
@@ -45,17 +46,20 @@ class Database:
             parsed = make_url(url)
             if parsed.drivername == "postgresql":
                 parsed = parsed.set(drivername="postgresql+psycopg")
+            if parsed.get_backend_name() not in {"sqlite", "postgresql"}:
+                raise _unusable()
             self._sqlite = parsed.get_backend_name() == "sqlite"
-            if self._sqlite and parsed.database:
-                Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+            path = sqlite_path(url)
+            if (
+                path is not None
+            ):  # SQLAlchemy would take %20 in it for a space, and make another file
+                parsed = parsed.set(database=str(path))
+                path.parent.mkdir(parents=True, exist_ok=True)
             self._engine = create_engine(
                 parsed, **({} if self._sqlite else {"pool_pre_ping": True})
             )
         except (ArgumentError, NoSuchModuleError, OSError) as exc:
-            raise LedgerError(
-                "The ledger's database URL cannot be used.",
-                hint="Give sqlite:///path or postgresql://...",
-            ) from exc
+            raise _unusable() from exc
         if self._sqlite:
             event.listen(self._engine, "connect", _configure_sqlite)
             event.listen(self._engine, "begin", _begin_immediate)
@@ -142,6 +146,13 @@ class Database:
                 f"The ledger's schema is at revision {revision}, which this version of reconciler does not know.",
                 hint="Use the newer reconciler that wrote it.",
             ) from exc
+
+
+def _unusable() -> LedgerError:
+    return LedgerError(
+        "The ledger's database URL cannot be used.",
+        hint="Give sqlite:///path or postgresql://...",
+    )
 
 
 def _configure_sqlite(connection: Any, _record: object) -> None:

@@ -7,10 +7,13 @@ SQLAlchemy takes longer than everything else such a command does. Other database
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
+
+from pydantic import ValidationError
 
 from reconciler.core.errors import LedgerError
 from reconciler.core.status import EnvironmentStatus
@@ -43,22 +46,38 @@ def glance(url: str, environment: str) -> tuple[EnvironmentStatus, Holding | Non
         if holder
         else None
     )
-    return EnvironmentStatus.model_validate_json(status), holding
+    return stored_status(environment, status), holding
+
+
+def stored_status(environment: str, text: str) -> EnvironmentStatus:
+    """A status from the text the ledger keeps of it.
+
+    Raises:
+        LedgerError: It is not one that this version of the program understands.
+    """
+    try:
+        return EnvironmentStatus.model_validate_json(text)
+    except ValidationError as exc:
+        raise LedgerError(
+            f"The stored status of {environment} cannot be understood by this version of reconciler.",
+            hint="Use the newer reconciler that wrote it.",
+        ) from exc
 
 
 def names(url: str) -> list[str]:
     """The names of all environments ever seen."""
-    path = _sqlite_path(url)
+    path = sqlite_path(url)
     if path is None:
         from reconciler.audit.database import Database
         from reconciler.audit.queries import environments
 
-        return environments(Database(url))
+        with closing(Database(url)) as database:
+            return environments(database)
     return [row[0] for row in _query(path, "SELECT name FROM environments ORDER BY name", ())]
 
 
 def _rows(url: str, environment: str) -> list[tuple[str, str, str, str, str]]:
-    path = _sqlite_path(url)
+    path = sqlite_path(url)
     if path is not None:
         query = (
             "SELECT status, lease_holder, lease_process, lease_since, lease_expires "
@@ -69,7 +88,7 @@ def _rows(url: str, environment: str) -> list[tuple[str, str, str, str, str]]:
 
     from reconciler.audit.database import Database
 
-    with Database(url).reading() as connection:
+    with closing(Database(url)) as database, database.reading() as connection:
         rows = connection.execute(
             text(
                 "SELECT status, lease_holder, lease_process, lease_since, lease_expires "
@@ -80,8 +99,9 @@ def _rows(url: str, environment: str) -> list[tuple[str, str, str, str, str]]:
     return [tuple(row) for row in rows]
 
 
-def _sqlite_path(url: str) -> Path | None:
-    return Path(url.removeprefix(_SQLITE)) if url.startswith(_SQLITE) else None
+def sqlite_path(url: str) -> Path | None:
+    """The file of a SQLite URL, as it stands there; None for other databases. A question mark begins its options."""
+    return Path(url.removeprefix(_SQLITE).partition("?")[0]) if url.startswith(_SQLITE) else None
 
 
 def _query(path: Path, query: str, values: tuple[str, ...]) -> list[tuple[str, str, str, str, str]]:

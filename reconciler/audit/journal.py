@@ -12,8 +12,10 @@ from pydantic import JsonValue, TypeAdapter
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from reconciler.audit.database import Database
+from reconciler.audit.glance import stored_status
 from reconciler.audit.hashes import leaf_hash
 from reconciler.audit.lease import Lease
+from reconciler.audit.plain import plain_body, plain_text
 from reconciler.audit.tables import EnvironmentRow, LedgerRow, utc_text
 from reconciler.core.clock import Clock
 from reconciler.core.conditions import Reason
@@ -154,13 +156,11 @@ class Journal:
             environment=self.status.environment,
             at=self._clock.now(),
             kind=kind,
-            actor=self._actor,
+            actor=plain_text(self._actor),
             origin=self._origin,
             reason=reason,
             generation=self.status.generation if generation is None else generation,
-            body=self._redactor.json(
-                dict(_JSON.dump_python(_JSON.validate_python(body), mode="json"))
-            ),
+            body=self._redactor.json(plain_body(_JSON.validate_python(body))),
             **columns,
         )
         status = project(self.status, entry)
@@ -221,5 +221,5 @@ def read_status(connection: Connection, environment: str) -> EnvironmentStatus:
     return (
         EnvironmentStatus(environment=environment)
         if found is None
-        else EnvironmentStatus.model_validate_json(found)
+        else stored_status(environment, found)
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, select
+from sqlalchemy import Row, func, select
 
 from reconciler.audit.database import Database
 from reconciler.audit.journal import read_status
@@ -50,6 +50,7 @@ def entries(
         query = query.where(_ledger.c.run == run)
     if since is not None:
         query = query.where(_ledger.c.at >= since)
+        after = max(after, _last_before(database, since))
     if kinds:
         query = query.where(_ledger.c.kind.in_(kinds))
     while True:
@@ -60,6 +61,14 @@ def entries(
         if len(page) < _PAGE:
             return
         after = page[-1].seq
+
+
+def _last_before(database: Database, since: datetime) -> int:
+    """A sequence number before which nothing was recorded at that time or later: pages begin there."""
+    query = select(func.min(_ledger.c.seq)).where(_ledger.c.at >= since)
+    with database.reading() as connection:
+        first = connection.execute(query).scalar()
+    return 0 if first is None else int(first) - 1
 
 
 def entry_of(row: Row[Any]) -> Entry:

@@ -40,6 +40,8 @@ class LedgerRow(SQLModel, table=True):
     __table_args__ = (
         Index("ledger_environment_seq", "environment", "seq"),
         Index("ledger_run_seq", "run", "seq"),
+        Index("ledger_generation_seq", "environment", "generation", "seq"),
+        Index("ledger_at", "at"),
     )
 
     seq: int = Field(primary_key=True)

@@ -35,6 +35,8 @@ def upgrade() -> None:
     )
     op.create_index("ledger_environment_seq", "ledger", ["environment", "seq"])
     op.create_index("ledger_run_seq", "ledger", ["run", "seq"])
+    op.create_index("ledger_generation_seq", "ledger", ["environment", "generation", "seq"])
+    op.create_index("ledger_at", "ledger", ["at"])
     op.create_table(
         "environments",
         sa.Column("name", sa.Text, primary_key=True),
@@ -71,3 +73,6 @@ def upgrade() -> None:
             "CREATE TRIGGER ledger_no_truncate BEFORE TRUNCATE ON ledger "
             "FOR EACH STATEMENT EXECUTE FUNCTION ledger_append_only()"
         )
+        # Otherwise one setting of a session (session_replication_role) would switch them off.
+        for trigger in ("ledger_no_change", "ledger_no_truncate"):
+            op.execute(f"ALTER TABLE ledger ENABLE ALWAYS TRIGGER {trigger}")
