@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from reconciler.core.errors import PreflightError
+from reconciler.targets.compose_answers import Answers
 from reconciler.targets.compose_command import ComposeCommand, is_race
 from reconciler.targets.docker_host import DockerHost
 
@@ -129,6 +130,7 @@ class Compose:
         profiles: Profiles to enable.
         env_files: Files for Compose's own variables.
         redact: Takes known secrets out of a text.
+        answers: Where answers that never change are remembered.
     """
 
     def __init__(
@@ -141,6 +143,7 @@ class Compose:
         profiles: Sequence[str] = (),
         env_files: Sequence[str] = (),
         redact: Callable[[str], str] = str,
+        answers: Answers | None = None,
     ) -> None:
         self.project = project
         self.root = root
@@ -149,7 +152,7 @@ class Compose:
         self._folder = Path(self.files[0]).parent
         self.env_files = tuple(env_files)
         self._profiles = tuple(profiles)
-        self._command = ComposeCommand(host, root / self._folder, redact)
+        self._command = ComposeCommand(host, root / self._folder, redact, answers)
 
     def render(self, tree: Path, prefix: str = "") -> Rendering:
         """Renders the project from a folder and hashes its services.
@@ -185,7 +188,7 @@ class Compose:
         `config --hash` on the files themselves leaves env files out (Compose 2.26); on the rendered project it gives
         the label that `up` writes.
         """
-        out = self._command.ask(
+        out = self._command.ask_once(
             [
                 *(*self._identity(self.root / self._folder), "--profile", "*", "-f", "-"),
                 *("config", *options, "--hash", "*"),
@@ -229,7 +232,7 @@ class Compose:
 
     def version(self) -> str:
         """Compose's version."""
-        return self._command.ask(["version", "--short"], timeout=RENDER_TIMEOUT).strip()
+        return self._command.ask_once(["version", "--short"], timeout=RENDER_TIMEOUT).strip()
 
     def create(
         self, services: Iterable[str], progress: Callable[[str], None], *, timeout: float
@@ -380,23 +383,22 @@ def _volume_source(spec: str, containers: Mapping[str, str]) -> str:
 
 def _without(value: Any, prefix: str) -> Any:
     """A document in which the scratch tree's prefix is taken out of every string."""
-    if isinstance(value, str):
-        # Compose writes a dollar sign as two
-        return value.replace(prefix.replace("$", "$$"), "").replace(prefix, "")
-    if isinstance(value, list):
-        return [_without(item, prefix) for item in value]
-    if isinstance(value, dict):
-        return {key: _without(item, prefix) for key, item in value.items()}
-    return value
+    doubled = prefix.replace("$", "$$")  # Compose writes a dollar sign as two
+    return _mapped(value, lambda text: text.replace(doubled, "").replace(prefix, ""))
 
 
 def _moved(value: Any, source: tuple[Path, Path]) -> Any:
     """Paths under one folder as paths under another."""
     old, new = str(source[0]), str(source[1])
-    if isinstance(value, str):
-        return new + value[len(old) :] if value == old or value.startswith(old + "/") else value
+    return _mapped(
+        value,
+        lambda text: new + text[len(old) :] if f"{text}/".startswith(f"{old}/") else text,
+    )
+
+
+def _mapped(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, list):
-        return [_moved(item, source) for item in value]
+        return [_mapped(item, change) for item in value]
     if isinstance(value, dict):
-        return {key: _moved(item, source) for key, item in value.items()}
-    return value
+        return {key: _mapped(item, change) for key, item in value.items()}
+    return change(value) if isinstance(value, str) else value

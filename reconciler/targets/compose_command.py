@@ -23,6 +23,7 @@ from reconciler.core.errors import (
     TargetUnavailableError,
     TransientError,
 )
+from reconciler.targets.compose_answers import Answers, key_of
 from reconciler.targets.docker_host import DockerHost, short
 
 #: Where the docker command looks for plugins, after its own configuration folder.
@@ -84,12 +85,20 @@ class ComposeCommand:
         host: The engine.
         root: The folder it is started in, the project's own.
         redact: Takes known secrets out of a text before it is shown.
+        answers: Where answers that never change are remembered; None when nowhere.
     """
 
-    def __init__(self, host: DockerHost, root: Path, redact: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        host: DockerHost,
+        root: Path,
+        redact: Callable[[str], str],
+        answers: Answers | None = None,
+    ) -> None:
         self._host = host
         self._root = root
         self._redact = redact
+        self._answers = answers
 
     def environment(self) -> dict[str, str]:
         """What Compose is given: the caller's variables, because compose files may interpolate any of them."""
@@ -140,6 +149,22 @@ class ComposeCommand:
             said = said.replace(f"{self._root}/", "")
             raise self.failure(said.splitlines(), "Compose refused the project")
         return done.stdout
+
+    def ask_once(self, arguments: Sequence[str], *, stdin: str = "", timeout: float) -> str:
+        """Like `ask`, where the answer depends on the arguments, the input and the program alone: asked once ever.
+
+        Raises:
+            PreflightError: Compose refused.
+            TransientError: The engine or the command does not answer.
+        """
+        key = key_of(self._program(), arguments, stdin) if self._answers else None
+        if self._answers is None or key is None:
+            return self.ask(arguments, stdin=stdin, timeout=timeout)
+        answer = self._answers.get(key)
+        if answer is None:
+            answer = self.ask(arguments, stdin=stdin, timeout=timeout)
+            self._answers.keep(key, answer)
+        return answer
 
     def follow(
         self,
@@ -219,8 +244,11 @@ class ComposeCommand:
         return short(self._redact(complaint))
 
     def _command(self, arguments: Sequence[str]) -> list[str]:
+        return [*self._program(), *arguments]
+
+    def _program(self) -> tuple[str, ...]:
         env = self._host.environment()
-        return [*program(env.get("DOCKER_CONFIG"), env.get("HOME")), *arguments]
+        return program(env.get("DOCKER_CONFIG"), env.get("HOME"))
 
 
 def is_race(lines: Sequence[str]) -> bool:

@@ -26,6 +26,7 @@ from reconciler.core.facts import (
 from reconciler.core.redact import Redactor
 from reconciler.targets.base import Applied, ApplyContext
 from reconciler.targets.compose import Compose, Rendering
+from reconciler.targets.compose_answers import Answers
 from reconciler.targets.compose_view import Views
 from reconciler.targets.containers import Containers
 from reconciler.targets.docker_capture import Preparations, place
@@ -118,6 +119,7 @@ class DockerTarget:
             profiles=section.profiles,
             env_files=section.env_files,
             redact=self._redactor.text,
+            answers=Answers(place / "answers.json"),
         )
         self._rendered: dict[str | None, tuple[object, float, Rendering]] = {}
         self._observer = Observer(
