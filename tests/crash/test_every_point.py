@@ -20,11 +20,12 @@ pytestmark = [
 ]
 
 SHARDS = 6
+Point = tuple[CrashPoint, str]
 APPLY = ("apply", "specs/prod.yaml", "--yes")
 DROPPED = {"public.coupons": 1, "public.orders.discount_cents": 1}
 
 
-def fault_free(practice: Practice, folder: Path) -> tuple[list[tuple[CrashPoint, str]], World]:
+def fault_free(practice: Practice, folder: Path) -> tuple[list[Point], World]:
     """The crash points of an undisturbed run, and where it ends."""
     watch_drops(practice)
     record = folder / "points"
@@ -33,35 +34,62 @@ def fault_free(practice: Practice, folder: Path) -> tuple[list[tuple[CrashPoint,
     return list(read_points(record)), practice.world()
 
 
-@pytest.mark.parametrize("shard", range(SHARDS))
-def test_a_kill_at_any_point_leads_to_the_same_end(
-    shard: int, practice: Practice, tmp_path: Path
-) -> None:
-    points, end = fault_free(practice, tmp_path)
+def check_registry(points: list[Point]) -> list[Point]:
+    """All points of all effects, each once: counted against the registry, so that none is forgotten."""
     effects = {effect for _, effect in points}
     registry = {(point, effect) for point in CrashPoint for effect in effects}
     assert set(points) == registry, "every effect announces every point of the registry"
-    assert len(points) == len(registry) > 80, "all points, each once"
+    assert len(points) == len(registry) > 80
     assert {effect.split("/")[2] for effect in effects} == {"git", "docker", "database", "vercel"}
-    for point, effect in points[shard::SHARDS]:
+    assert {effect.split("/")[1] for effect in effects} == {"capture", "stop", "restore", "start"}
+    return points
+
+
+def in_capture(at: Point) -> bool:
+    return "/capture/" in at[1]
+
+
+def test_kills_at_every_point_of_capture_touch_nothing_and_are_survived(
+    practice: Practice, tmp_path: Path
+) -> None:
+    """One rollback, killed at each point of each preparation in turn: each restart gets one point further."""
+    points, end = fault_free(practice, tmp_path)
+    mine = [at for at in check_registry(points) if in_capture(at)]
+    practice.reset_to_broken()
+    watch_drops(practice)
+    found = practice.world().production_itself
+    for at in mine:
+        killed = practice.fork(*APPLY, kill_at=at)
+        assert killed.killed, (at, killed)
+    assert practice.world().production_itself == found
+    _goes_on_to(practice, end, "after capture")
+    before = practice.ledger()
+    for _ in range(10):
+        assert practice.fork(*APPLY).code == 0
+    assert practice.ledger() == before, "passes without work write nothing"
+
+
+@pytest.mark.parametrize("shard", range(SHARDS))
+def test_a_kill_at_any_point_after_capture_leads_to_the_same_end(
+    shard: int, practice: Practice, tmp_path: Path
+) -> None:
+    points, end = fault_free(practice, tmp_path)
+    mine = [at for at in check_registry(points) if not in_capture(at)]
+    for at in mine[shard::SHARDS]:
         practice.reset_to_broken()
         watch_drops(practice)
-        _kill_and_go_on(practice, (point, effect), end)
+        killed = practice.fork(*APPLY, kill_at=at)
+        assert killed.killed, (at, killed)
+        no_mixture(practice.world(), practice.broken_world, end)
+        _goes_on_to(practice, end, at)
 
 
-def _kill_and_go_on(practice: Practice, at: tuple[CrashPoint, str], end: World) -> None:
-    killed = practice.fork(*APPLY, kill_at=at)
-    assert killed.killed, (at, killed)
-    no_mixture(practice.world(), practice.broken_world, end)
+def _goes_on_to(practice: Practice, end: World, after: object) -> None:
+    """The same command again ends where the undisturbed one did, with each effect done once (O1 to O5, O7)."""
     ended = practice.fork(*APPLY)
-    assert ended.code == 0, (at, ended.err[-3000:])
-    assert practice.world().release == end.release, at
+    assert ended.code == 0, (after, ended.err[-3000:])
+    assert practice.world().release == end.release, after
     rollbacks = [effect for effect in practice.effects() if "/rollback/" in effect["route"]]
-    assert len(rollbacks) == 1, (at, rollbacks)
-    assert drops(practice) == DROPPED, at
-    status = ledger_holds(practice.root / "states")
-    assert status.phase is Phase.STABLE, at
-    before = practice.ledger()
-    again = practice.fork(*APPLY)
-    assert again.code == 0, (at, again.err)
-    assert practice.ledger() == before, (at, "a pass without work writes nothing")
+    assert len(rollbacks) == 1, (after, rollbacks)
+    assert drops(practice) == DROPPED, after
+    assert ledger_holds(practice.root / "states").phase is Phase.STABLE, after
