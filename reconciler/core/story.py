@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from reconciler.core.entry import Entry, EntryKind, Outcome
-from reconciler.core.phase import RESTING_PHASES, Phase
+from reconciler.core.phase import RESTING_PHASES, Phase, Trigger
 
 
 def tell(entries: Iterable[Entry]) -> Iterator[str]:
@@ -49,10 +49,11 @@ class _Told:
             yield f"           because: {entry.reason} ({run.get('cause')}), by {entry.actor} through {entry.origin}"
         spent = ""
         if entry.from_state and (began := self._entered.get(entry.environment)):
-            spent = f"   {entry.from_state} took {(entry.at - began).total_seconds():.2f} s"
+            spent = f"{entry.from_state} took {(entry.at - began).total_seconds():.2f} s"
         self._entered[entry.environment] = entry.at
-        message = str(entry.body.get("message", ""))
-        yield f"{_at(entry)} {entry.from_state} -> {entry.to_state}   {message}{spent}".rstrip()
+        back = " (back)" if entry.trigger is Trigger.COMPENSATE else ""
+        move = f"{_at(entry)} {entry.from_state} -> {entry.to_state}{back}"
+        yield "   ".join(filter(None, (move, str(entry.body.get("message", "")), spent)))
         yield from _certificate(entry)
         if hint := entry.body.get("hint"):
             yield f"           next: {hint}"
