@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -38,6 +38,7 @@ from reconciler.wakeups import feed
 
 _T = TypeVar("_T")
 _SHORTEST = 0.1  # seconds between two looks
+_LOOK_UP = 0.5  # seconds after which a signal is heard at the latest
 _CODES = {
     Kind.ERROR: Exit.FAILED, Kind.REFUSED: Exit.USAGE, Kind.BUSY: Exit.HELD, Kind.STALLED: Exit.STALLED,
     Kind.APPROVAL: Exit.STALLED, Kind.SUSPENDED: Exit.STALLED, Kind.HELD: Exit.STALLED,
@@ -149,7 +150,12 @@ class _Ending:
         }
         try:
             with ThreadPoolExecutor(max_workers=1, thread_name_prefix="worker") as worker:
-                return worker.submit(work).result()
+                working = worker.submit(work)
+                # Python runs signal handlers in this thread, and the system may hand a signal to another one: so this
+                # one looks up now and then, instead of sleeping until the work is done.
+                while not wait([working], timeout=_LOOK_UP).done:
+                    pass
+                return working.result()
         except Interrupted:
             return None
         finally:

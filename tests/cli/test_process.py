@@ -113,7 +113,7 @@ def test_who_wants_no_colour_gets_none(repo: Repo) -> None:
 def test_ctrl_c_during_a_run_exits_130_and_the_same_command_goes_on(repo: Repo) -> None:
     path = repo.spec(repo.commits[0], more=SLOW)
     started = repo.start("apply", str(path), "--yes")
-    wait_for(lambda: "verify" in started.err.read_text(), what="verify")
+    wait_for(lambda: "verify" in started.err.read_text(), seconds=60, what="verify")
     began = time.monotonic()
     ended = started.end(signal.SIGINT)
     assert time.monotonic() - began < 15
@@ -130,7 +130,7 @@ def test_ctrl_c_during_a_run_exits_130_and_the_same_command_goes_on(repo: Repo) 
 def test_ctrl_c_does_not_claim_that_nothing_was_touched(repo: Repo) -> None:
     path = repo.spec(repo.commits[0], more=SLOW)
     started = repo.start("apply", str(path), "--yes")
-    wait_for(lambda: "verify" in started.err.read_text(), what="verify")
+    wait_for(lambda: "verify" in started.err.read_text(), seconds=60, what="verify")
     assert "nothing was touched" not in started.end(signal.SIGINT).err
 
 

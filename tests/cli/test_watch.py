@@ -29,7 +29,7 @@ def watching(repo: Repo, *more: str) -> Started:
 
 
 def arrives(repo: Repo, commit: str) -> None:
-    wait_for(lambda: repo.head() == commit, what=f"HEAD at {commit}")
+    wait_for(lambda: repo.head() == commit, seconds=60, what=f"HEAD at {commit}")
 
 
 def test_production_follows_the_spec_while_it_runs(repo: Repo) -> None:
@@ -157,10 +157,14 @@ def test_a_rollback_sticks_while_watch_runs_and_the_bad_spec_is_unchanged(repo: 
 def test_an_invalid_spec_is_told_on_stderr_with_its_place(repo: Repo) -> None:
     repo.applied(repo.commits[1])
     watch = repo.start("watch", "specs", "--interval", "200ms")
-    wait_for(lambda: " stable " in watch.out.read_text(), what="start")
+    wait_for(lambda: " stable " in watch.out.read_text(), seconds=60, what="start")
     path = repo.root / "specs" / "prod.yaml"
     path.write_text(path.read_text().replace("commit", "comit"), encoding="utf-8")
-    wait_for(lambda: "until then prod is left as it is" in watch.err.read_text(), what="refusal")
+    wait_for(
+        lambda: "until then prod is left as it is" in watch.err.read_text(),
+        seconds=60,
+        what="refusal",
+    )
     assert "specs/prod.yaml:6:9: spec.git.comit: unknown field" in watch.err.read_text()
     assert repo.head() == repo.commits[1]
     repo.spec(repo.commits[0])
@@ -187,10 +191,15 @@ def test_a_second_signal_ends_it_at_once_and_the_next_one_goes_on(repo: Repo) ->
     watch = watching(repo)
     wait_for(
         lambda: any("-> verify" in event["message"] for event in watch.events("phase")),
+        seconds=60,
         what="verify",
     )
     watch.send(signal.SIGTERM)
-    wait_for(lambda: "once more to end at once" in watch.err.read_text(), what="the first signal")
+    wait_for(
+        lambda: "once more to end at once" in watch.err.read_text(),
+        seconds=60,
+        what="the first signal",
+    )
     began = time.monotonic()
     assert watch.end().code == 130
     assert time.monotonic() - began < 5

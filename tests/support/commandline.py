@@ -73,7 +73,9 @@ class Started:
             found = self.events(kind)
             return found if len(found) >= count else None
 
-        return wait_for(seen, what=f"{kind} in {self.out.read_text()} {self.err.read_text()}")[-1]
+        return wait_for(
+            seen, seconds=60, what=f"{kind} in {self.out.read_text()} {self.err.read_text()}"
+        )[-1]
 
     def send(self, number: int) -> None:
         self.process.send_signal(number)
@@ -83,7 +85,7 @@ class Started:
         return self.ended()
 
     def ended(self) -> Ended:
-        code = self.process.wait(30)
+        code = self.process.wait(60)
         return Ended(code, self.out.read_text(), self.err.read_text())
 
 
