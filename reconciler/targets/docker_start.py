@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from reconciler.core.plan import Step
     from reconciler.targets.base import ApplyContext
 
-_FIRST_WAIT, _LONGEST_WAIT, _GROWTH = 0.05, 0.25, 1.2
+#: A look each twentieth of the time waited so far: what has come is noticed late by no more than that.
+_FIRST_WAIT, _LONGEST_WAIT, _PART = 0.05, 0.25, 1 / 20
 _TELL_EVERY = 1.0
 _MOST_RESTARTS = 3
 _MOST_REMADE = 3
@@ -178,7 +179,7 @@ class Start:
 
     def _bring_up(self, work: _Work, deadline: float, context: ApplyContext) -> list[Container]:
         """Starts each service as soon as what it needs is there, and polls until all are well; gives the last list."""
-        pause, told = _FIRST_WAIT, time.monotonic()
+        since = told = time.monotonic()
         begun: set[str] = set()
         remade = 0
         while True:
@@ -219,8 +220,8 @@ class Start:
             if now - told >= _TELL_EVERY:
                 told = now
                 context.progress(self._waiting_for(waiting, found))
+            pause = min(max(_FIRST_WAIT, (now - since) * _PART), _LONGEST_WAIT)
             context.sleep(min(pause, max(0.0, deadline - now)))
-            pause = min(pause * _GROWTH, _LONGEST_WAIT)
 
     def _states(self, found: Sequence[Container]) -> dict[str, str]:
         facts = self._containers.facts(found, ())
