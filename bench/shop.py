@@ -43,10 +43,12 @@ class Shop:
     Attributes:
         production: It.
         repetition: Counts the specs that were written: each is a new one, as after a human's edit.
+        watched: Whether a client asks the application while a contender works.
     """
 
     production: PracticeProduction
     repetition: int = 0
+    watched: bool = False
 
     @property
     def root(self) -> Path:
@@ -82,12 +84,12 @@ class Shop:
             for service in ("app", "worker")
         ]
         up = f"docker compose up --detach{' --wait' if wait else ''}"
-        return self._watched(["sh", "-euc", "; ".join([*tags, up])])
+        return self._measured(["sh", "-euc", "; ".join([*tags, up])])
 
     def retag(self) -> Sample:
         """Ours: only the images go back."""
         text = _RETAG.format(name=self.production.record.name, version=self.production.good.version)
-        return self._watched(self._apply("retag.yaml", text + "  verify: {timeout: 60s}\n"))
+        return self._measured(self._apply("retag.yaml", text + "  verify: {timeout: 60s}\n"))
 
     def runbook(self) -> Sample:
         """The runbook's script, in all four systems."""
@@ -103,12 +105,12 @@ class Shop:
             "HEALTH_URL": production.health_url,
         }
         arguments = [production.record.name, good.commit, good.version, good.deployment or ""]
-        return self._watched(["sh", str(_RUNBOOK), *arguments], environment)
+        return self._measured(["sh", str(_RUNBOOK), *arguments], environment)
 
     def rollback(self) -> Sample:
         """Ours: all four systems, every capture and check of the example spec."""
         text = (self.root / "specs" / "prod.yaml").read_text(encoding="utf-8")
-        return self._watched(self._apply("prod.yaml", text))
+        return self._measured(self._apply("prod.yaml", text))
 
     def without_ansible(self) -> str:
         """Why Ansible cannot be measured here; empty when it can."""
@@ -131,7 +133,7 @@ class Shop:
             "folder": str(self.root),
             "health_url": production.health_url,
         }
-        return self._watched(["ansible-playbook", str(_PLAYBOOK), "-e", json.dumps(variables)])
+        return self._measured(["ansible-playbook", str(_PLAYBOOK), "-e", json.dumps(variables)])
 
     # --- commands without work ------------------------------------------------------------------
 
@@ -151,13 +153,13 @@ class Shop:
         spec.write_text(edited, encoding="utf-8")
         return [str(PROGRAM), "apply", f"specs/{name}", "--yes"]
 
-    def _watched(self, command: list[str], environment: Mapping[str, str] | None = None) -> Sample:
-        sample = run_watched(
-            command,
-            address=self.address,
-            cwd=self.root,
-            environment=environment,
-        )
+    def _measured(self, command: list[str], environment: Mapping[str, str] | None = None) -> Sample:
+        if self.watched:
+            sample = run_watched(
+                command, address=self.address, cwd=self.root, environment=environment
+            )
+        else:
+            sample = run(command, cwd=self.root, environment=environment)
         self._require_good()
         return sample
 

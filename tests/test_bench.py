@@ -166,7 +166,7 @@ def test_the_runbook_brings_production_back(
     practice: Practice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RUNBOOK_PAUSE", "0")
-    sample = Shop(practice.production).runbook()
+    sample = Shop(practice.production, watched=True).runbook()
     assert sample.outage is not None
     world = practice.world()
     good = practice.good_world
