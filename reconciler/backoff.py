@@ -12,6 +12,6 @@ def delay(attempt: int, retry_after: float | None = None) -> float:
 
     What the other side asked for is honoured, up to two minutes, and never shortened.
     """
-    base = min(LONGEST, FIRST * 2 ** (attempt - 1))
+    base = min(LONGEST, FIRST * 2 ** min(attempt - 1, 16))  # a larger power overflows in the end
     jittered: float = base * random.uniform(0.75, 1.25)  # noqa: S311 - spreads retries, protects nothing
     return max(jittered, min(retry_after or 0.0, ASKED_AT_MOST))

@@ -8,7 +8,6 @@ the spec's own folder. `reconciler.toml` is optional:
 
     [defaults]
     specs = "specs"                         # where `watch` and `rollback ENV` look for specs
-    output = "table"                        # or "json"
 
 The CLI and the loop come here first.
 """
@@ -21,7 +20,7 @@ import stat
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Discriminator, Field, Tag, ValidationError
 
@@ -48,7 +47,6 @@ class Defaults(Section):
     """What commands assume when they are not told."""
 
     specs: RelPath = "specs"
-    output: Literal["table", "json"] = "table"
 
 
 class Config(Section):

@@ -125,7 +125,7 @@ def test_every_import_is_declared() -> None:
 
 
 # Brought by a declared package that cannot work without it, and part of that package's interface.
-SELF_BROUGHT = {"pydantic-core", "requests", "sqlalchemy"}
+SELF_BROUGHT = {"pydantic-core", "requests", "sqlalchemy", "urllib3"}
 
 
 def test_the_version_is_the_same_everywhere() -> None:

@@ -80,18 +80,16 @@ class TestConfig:
         assert project.config == Config()
         assert project.states_dir == root / "states"
         assert project.specs_dir == root / "specs"
-        assert project.defaults.output == "table"
         assert project.database_url is None
 
     def test_everything_can_be_said(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (root / "reconciler.toml").write_text(
             'database = {env = "LEDGER_URL"}\nstates = "/var/lib/reconciler"\n'
-            '[defaults]\nspecs = "environments"\noutput = "json"\n'
+            '[defaults]\nspecs = "environments"\n'
         )
         project = find_project(root / "specs/prod.yaml")
         assert project.states_dir == Path("/var/lib/reconciler")
         assert project.specs_dir == root / "environments"
-        assert project.defaults.output == "json"
 
         monkeypatch.delenv("LEDGER_URL", raising=False)
         with pytest.raises(UsageError, match="env LEDGER_URL is empty or missing"):
@@ -107,7 +105,7 @@ class TestConfig:
     @pytest.mark.parametrize(
         ("text", "expected"),
         [
-            ("\n[defaults]\noutptu = 'json'\n", ["3:1: defaults.outptu: unknown field; did you mean output?"]),
+            ("\n[defaults]\nspec = 'x'\n", ["3:1: defaults.spec: unknown field; did you mean specs?"]),
             ("state = 'x'\n", ["1:1: state: unknown field; did you mean states?"]),
             ("states = 5\n", ["1:1: states: needs text, found the number 5: put it in quotes"]),
             ("states = '../x'\n", ["1:1: states: leads out of the project root"]),
@@ -118,7 +116,6 @@ class TestConfig:
                 "1:13: database.evn: unknown field; did you mean env?",
             ]),
             ("database = 5\n", ["1:1: database: needs a reference to a secret"]),
-            ("[defaults]\noutput = 'yaml'\n", ['2:1: defaults.output: must be one of table, json, found "yaml"']),
             ("defaults = 'x'\n", ['1:1: defaults: needs a mapping (`name: value` lines), found "x"']),
             ("a = 1\na = 2\n", ["2:6: is not valid TOML: Cannot overwrite a value"]),
             ("a =\n", ["1:4: is not valid TOML: Invalid value"]),

@@ -13,8 +13,9 @@ from typing import NamedTuple
 import click
 
 from reconciler import __version__
+from reconciler.cli.errors import colour, show_error
 from reconciler.cli.exits import Exit, exit_of
-from reconciler.core.errors import ReconcilerError, SpecInvalidError
+from reconciler.core.errors import ReconcilerError
 
 
 class Command(NamedTuple):
@@ -102,41 +103,40 @@ def run(arguments: Sequence[str]) -> int:
         The exit code. No traceback ever reaches a user: a bug is written to a file that is named.
     """
     try:
-        result = cli.main(list(arguments), prog_name="reconciler", standalone_mode=False)
+        result = cli.main(
+            list(arguments), prog_name="reconciler", standalone_mode=False, color=colour()
+        )
     except click.exceptions.Exit as exc:
         return exc.exit_code
-    except click.Abort:
-        click.echo("Aborted; nothing was touched.", err=True)
-        return Exit.INTERRUPTED
+    except click.Abort as exc:
+        return _aborted(exc)
     except click.ClickException as exc:
         exc.show()
-        return Exit.USAGE
-    except SpecInvalidError as exc:
-        for problem in exc.problems:
-            click.echo(str(problem), err=True)
         return Exit.USAGE
     except ReconcilerError as exc:
         show_error(exc)
         return exit_of(exc)
     except KeyboardInterrupt:
-        click.echo(
-            "\nInterrupted. What was done is on record; the same command goes on from there.",
-            err=True,
-        )
-        return Exit.INTERRUPTED
+        return _interrupted()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.DONE
-    except Exception as exc:  # noqa: BLE001 -
+    except Exception as exc:  # noqa: BLE001 - a bug of ours, kept for its mender
         return _bug(exc)
     return int(result or 0)
 
 
-def show_error(error: ReconcilerError) -> None:
-    """An error, and what to do about it, on stderr."""
-    click.secho(f"Error: {error.message}", fg="red", err=True)
-    if error.hint:
-        click.echo(f"Next: {error.hint}", err=True)
+def _aborted(exc: click.Abort) -> int:
+    if isinstance(exc.__cause__, KeyboardInterrupt):  # click turns Ctrl-C into this
+        return _interrupted()
+    click.echo("Aborted; nothing was touched.", err=True)
+    return Exit.INTERRUPTED
+
+
+def _interrupted() -> int:
+    message = "\nInterrupted. What was done is on record; the same command goes on from there."
+    click.echo(message, err=True)
+    return Exit.INTERRUPTED
 
 
 def _bug(exc: Exception) -> int:
@@ -147,6 +147,8 @@ def _bug(exc: Exception) -> int:
         "w", prefix="reconciler-", suffix=".traceback", delete=False, encoding="utf-8"
     ) as file:
         file.write(Redactor().text(trace))
-    click.secho(f"Error: a bug in reconciler ({type(exc).__name__}).", fg="red", err=True)
+    click.secho(
+        f"Error: a bug in reconciler ({type(exc).__name__}).", fg="red", err=True, color=colour()
+    )
     click.echo(f"Next: look with `reconciler status`. The traceback is in {file.name}.", err=True)
     return Exit.FAILED

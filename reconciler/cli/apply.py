@@ -11,7 +11,8 @@ import click
 
 from reconciler.audit.glance import Holding
 from reconciler.audit.processes import alive
-from reconciler.cli.exits import Exit
+from reconciler.cli.errors import show_error
+from reconciler.cli.exits import Exit, exit_of
 from reconciler.cli.progress import Progress
 from reconciler.cli.render import certificate_lines, drift_lines, join, plan_lines, stalled_lines
 from reconciler.cli.session import (
@@ -24,6 +25,7 @@ from reconciler.cli.session import (
 )
 from reconciler.clock import SystemClock
 from reconciler.core.certificate import Certificate
+from reconciler.core.conditions import Reason
 from reconciler.core.errors import LeaseHeldError, ReconcilerError
 from reconciler.core.phase import RUN_PHASES, Phase
 from reconciler.core.status import EnvironmentStatus
@@ -40,7 +42,13 @@ from reconciler.look import Look, look
 def plan(spec: Path, exit_code: bool, output: str, database: str | None) -> int:
     """Show every change `apply` would make, in order. Touches and writes nothing."""
     session = open_spec(spec, database)
-    seen = _look(session)
+    try:
+        seen = _look(session)
+    except ReconcilerError as exc:
+        if not exit_code or exit_of(exc) is not Exit.FAILED:
+            raise
+        show_error(exc)
+        return Exit.STALLED  # 1 would mean drift
     if seen.drift.unknown:
         for fact in seen.drift.unknown:
             click.secho(f"{fact.key} cannot be read: {fact.why}", fg="yellow", err=True)
@@ -84,6 +92,8 @@ def apply(spec: Path, yes: bool, output: str, database: str | None) -> int:
         return show_rest(status, output)
     if status.phase is Phase.APPROVE:
         return show_rest(status, output)
+    if status.held and status.held.reason is Reason.REJECTED and not fresh_spec:
+        return _held(status, output)
     if status.phase not in RUN_PHASES and not (yes and fresh_spec):
         seen = _look_if_possible(session)
         if seen is not None and seen.drift.equal and not seen.fresh:
@@ -168,17 +178,40 @@ def _nothing_to_do(session: Session, status: EnvironmentStatus, seen: Look, outp
         )
     for check in failed:
         click.secho(f"  ✗ check {check.name} fails: {check.detail}", fg="red", err=True)
+    _restore_state_file(session, status)
     if held:
-        click.echo(f"Held: {held.message}", err=True)
-        click.echo(
-            f"Next: change the spec, or `reconciler resume {session.environment} --reason ...` to try it again.",
-            err=True,
-        )
-        return Exit.STALLED
+        return _held(status, "table")
     if failed:
         click.echo(f"Next: reconciler rollback {session.environment}", err=True)
         return Exit.FAILED
     return Exit.DONE
+
+
+def _held(status: EnvironmentStatus, output: str) -> int:
+    """Says that a generation is held, why, and what ends that."""
+    assert status.held is not None
+    if output == "json":
+        body = {
+            "environment": status.environment,
+            "phase": status.phase.value,
+            "held": status.held.message,
+        }
+        click.echo(json.dumps(body, indent=2))
+    click.echo(f"Held: {status.held.message}", err=True)
+    click.echo(
+        f"Next: change the spec, or `reconciler resume {status.environment} --reason ...` to try it again.",
+        err=True,
+    )
+    return Exit.STALLED
+
+
+def _restore_state_file(session: Session, status: EnvironmentStatus) -> None:
+    """Writes the state file again if somebody has deleted it: it is a projection of the ledger."""
+    states = session.project.states_dir
+    if status.entries and not (states / f"{status.environment}.yaml").exists():
+        from reconciler.audit.statefile import write_state_file
+
+        write_state_file(states, status)
 
 
 def converge_and_show(session: Session, output: str, **how: Any) -> int:

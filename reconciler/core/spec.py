@@ -143,7 +143,7 @@ class Supabase(Section):
         default="https://api.supabase.com", description="Address of the Management API."
     )
     dsn_from: SecretRef | None = Field(
-        default=None, description="Direct connection string; needed for dumps by pg_dump."
+        default=None, description="Direct connection string; all SQL then goes there."
     )
     pitr: Pitr | None = Field(default=None, description="Point-in-time recovery as a way back.")
 

@@ -60,7 +60,6 @@ def test_plan_tells_drift_by_its_exit_code_and_changes_nothing(repo: Repo) -> No
     assert repo.run("plan", str(path), "--exit-code").code == 0
 
 
-@pytest.mark.xfail(reason="errors exit 1, as drift does", strict=True)
 def test_plan_tells_an_error_from_drift(repo: Repo) -> None:
     path = repo.spec(NOWHERE)
     assert repo.run("plan", str(path), "--exit-code").code not in {0, 1}

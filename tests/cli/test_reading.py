@@ -145,7 +145,6 @@ def test_reject_ends_the_run_untouched_and_holds_its_generation(repo: Repo) -> N
     assert "not on a Friday" in repo.run("status", "prod").out
 
 
-@pytest.mark.xfail(reason="says `prod is stable.` and exits 0", strict=True)
 def test_apply_tells_that_a_rejected_generation_is_held(repo: Repo) -> None:
     repo.applied(repo.commits[1])
     path = repo.spec(repo.commits[0], more="  policy: {approval: always}\n")

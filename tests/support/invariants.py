@@ -96,9 +96,9 @@ def _intents_are_resolved(found: list[Entry]) -> None:
 def _captured_before_destroyed(found: list[Entry]) -> None:
     saved: set[str | None] = set()
     for entry in found:
-        if entry.kind is EntryKind.RESULT and entry.body.get("outcome") == Outcome.DONE:
-            if entry.body.get("artifacts") and "/capture/" in (entry.effect or ""):
-                saved.add(entry.run)
+        done = entry.kind is EntryKind.RESULT and entry.body.get("outcome") == Outcome.DONE
+        if done and entry.body.get("artifacts") and "/capture/" in (entry.effect or ""):
+            saved.add(entry.run)
         if entry.kind is EntryKind.INTENT:
             step = entry.body["step"]
             assert isinstance(step, dict)

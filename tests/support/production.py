@@ -24,7 +24,7 @@ import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -299,6 +299,8 @@ class Practice:
         try:
             query = "SELECT seq, kind, run, effect, to_state, reason FROM ledger ORDER BY seq"
             return connection.execute(query).fetchall()
+        except sqlite3.OperationalError:
+            return []  # it is just being made
         finally:
             connection.close()
 

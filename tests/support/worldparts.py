@@ -216,6 +216,8 @@ class MemoryTarget:
                 for volume, pin in pins.docker.volumes.items():
                     wanted[f.volume_restored(volume)] = pin.sha256
                     materials["archive"] = pin.path
+            case "database" if pins.database is None:
+                pass
             case "database":
                 assert pins.database
                 if not self.world.serving:
