@@ -62,4 +62,4 @@ def test_user_info() -> None:
     assert has_user_info("redis://:pw@h")
     assert has_user_info("http://me@h/")
     assert not has_user_info("http://h/@me")
-    assert not has_user_info("http://[" + "broken")
+    assert not has_user_info("http:" + "//[broken")
