@@ -20,6 +20,7 @@ from reconciler.core.decide import (
     at_rest,
     blocking,
     changed_since_capture,
+    services_down,
 )
 from reconciler.core.drift import compare
 from reconciler.core.entry import EntryKind
@@ -29,6 +30,7 @@ from reconciler.core.errors import (
     ReconcilerError,
     TargetUnavailableError,
     TerminalError,
+    TransientError,
 )
 from reconciler.core.facts import Fact, Goal, Observation
 from reconciler.core.phase import RUN_PHASES, TOUCHING_PHASES, Phase, Trigger
@@ -214,7 +216,12 @@ class Passes:
     ) -> Goal | None:
         old = status.run if status.phase is Phase.STALLED and not fresh else None
         if old is None and not fresh and status.resolved is not None:
-            return as_it_is_now(work.targets, pins, observed, status.resolved.goal)
+            try:
+                return as_it_is_now(work.targets, pins, observed, status.resolved.goal)
+            except TransientError:
+                if waiting and services_down(observed):
+                    return status.resolved.goal
+                raise
         if old is not None and old.touched and old.goal is not None:
             pins = settled(pins, old.goal)
         try:

@@ -37,7 +37,7 @@ from tests.support.world import (
     parse,
     source,
 )
-from tests.support.worldparts import GitMemory, targets_of
+from tests.support.worldtargets import GitMemory, targets_of
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from reconciler.core.conditions import Reason
-from reconciler.core.decide import needs_approval
-from reconciler.core.drift import compare
+from reconciler.core.decide import needs_approval, services_down
+from reconciler.core.drift import Comparison, compare
 from reconciler.core.entry import EntryKind
 from reconciler.core.errors import (
     CaptureCorruptError,
@@ -18,10 +18,11 @@ from reconciler.core.errors import (
     ReconcilerError,
     TargetUnavailableError,
 )
-from reconciler.core.facts import Observation
+from reconciler.core.facts import DATABASE_VERSION, Observation, target_of
 from reconciler.core.phase import Phase, Trigger
 from reconciler.core.pins import Artifact
 from reconciler.core.plan import Plan
+from reconciler.core.status import Run
 from reconciler.phases.base import Failed, Moved, PhaseResult, Work, failure_of
 from reconciler.phases.goal import database_is_open, resolved, with_database
 from reconciler.phases.runner import run_steps
@@ -144,13 +145,25 @@ def _resolve_goal(work: Work, observed: Observation) -> Observation:
             {"decision": "resolved", "goal": goal.model_dump(mode="json")},
         )
     observed = seen_again(work.targets, work.clock, observed, work.goal)
-    unknown = compare(work.goal, observed).unknown
+    unknown = [
+        fact for fact in compare(work.goal, observed).unknown if not _may_wait(run, observed, fact)
+    ]
     if unknown:
         raise TargetUnavailableError(
             f"{unknown[0].key} cannot be read: {unknown[0].why}.",
             hint="Repair the connection, then `reconciler resume`.",
         )
     return observed
+
+
+def _may_wait(run: Run, observed: Observation, fact: Comparison) -> bool:
+    """Whether a fact is of a database that is read once services are up: this run stopped them, or began without it."""
+    began_without = DATABASE_VERSION not in run.before
+    return (
+        target_of(fact.key) == "database"
+        and services_down(observed)
+        and (run.touched or began_without)
+    )
 
 
 def _check_policy(work: Work, way: Plan) -> None:

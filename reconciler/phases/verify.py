@@ -6,6 +6,7 @@ Only here is the certificate made, and `stable` is granted by nothing else.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from reconciler.core import facts as f
 from reconciler.core.certificate import CheckVerdict, certify
@@ -15,7 +16,7 @@ from reconciler.core.drift import Comparison, Drift, Verdict, compare
 from reconciler.core.facts import Observation, RecoveryPoint
 from reconciler.core.phase import Phase, Trigger
 from reconciler.core.runs import way_back
-from reconciler.core.status import Failure, Resolved
+from reconciler.core.status import Failure, Resolved, Run
 from reconciler.phases.base import Failed, Moved, PhaseResult, Work
 from reconciler.phases.runner import settle
 from reconciler.targets.together import observe
@@ -79,8 +80,7 @@ def _not_there(work: Work, drift: Drift, observed: Observation) -> PhaseResult:
     listed = "; ".join(_difference(fact) for fact in wrong[:5])
     if verify_again(work.run, work.spec.policy, drift):
         update = {"attempt": work.run.attempt + 1, "phase_started": work.clock.now()}
-        if not work.run.touched:  # then what is seen now is what there is to go back to
-            update |= way_back(observed)
+        update |= _late_way_back(work.run, observed)
         again = work.run.model_copy(update=update)
         return Moved(
             Trigger.DRIFTED,
@@ -96,6 +96,18 @@ def _not_there(work: Work, drift: Drift, observed: Observation) -> PhaseResult:
             hint="Find out who else changes it, then `reconciler resume`.",
         )
     )
+
+
+def _late_way_back(run: Run, observed: Observation) -> dict[str, Any]:
+    """What is seen only now and is still as it was before the run: all of it, or a database that could not be read."""
+    seen = way_back(observed)
+    if not run.touched:
+        return seen
+    steps = [key.partition("/")[2] for key in run.effects]
+    if any(step.startswith("restore/database/") or "/restore-volume/" in step for step in steps):
+        return {}
+    late = {key: value for key, value in seen["before"].items() if f.target_of(key) == "database"}
+    return {"before": {**late, **run.before}}
 
 
 def _difference(fact: Comparison) -> str:

@@ -110,3 +110,32 @@ def test_verify_grants_nothing_while_it_cannot_be_read(stage: Stage) -> None:
     assert status.phase is Phase.STALLED
     assert status.last_known_good is None
     stage.check()
+
+
+def test_a_container_with_the_database_that_was_stopped_is_started_when_a_human_asks(
+    stage: Stage,
+) -> None:
+    stage.engine().converge(source(GOOD))
+    stage.world.running["worker"] = False
+    with pytest.raises(TargetUnavailableError, match="database"):
+        stage.engine().converge(source(GOOD))
+    assert stage.engine().converge(source(GOOD), resume="start it").phase is Phase.STABLE
+    assert stage.world.vector() == GOOD_VECTOR
+    stage.check()
+
+
+def test_what_could_be_read_only_after_the_services_were_up_comes_back_too(stage: Stage) -> None:
+    stage.engine().converge(source(BAD))
+    stage.world.running = dict.fromkeys(SERVICES, False)
+    stage.world.failing["capture/docker/save-logs/app"] = [StepFailedError("no")]
+    good = source(GOOD)
+    with pytest.raises(TargetUnavailableError):
+        stage.engine().converge(good)
+    stage.world.failing = {"restore/database/down/2": [StepFailedError("no")]}
+    status = stage.engine().converge(good, resume="start what can be started")
+    assert status.phase is Phase.STABLE
+    assert status.run is not None
+    assert status.run.compensating
+    assert stage.world.versions == [1, 2, 3]
+    assert stage.world.rows == {1, 2, 3}
+    stage.check()

@@ -17,7 +17,7 @@ from reconciler.core.errors import (
 )
 from reconciler.core.phase import Phase
 from tests.support.world import BAD_VECTOR, GOOD, Crash, Stage, crash_at, source
-from tests.support.worldparts import VercelMemory
+from tests.support.worldtargets import VercelMemory
 
 MOVE = "start/vercel/move/production"
 

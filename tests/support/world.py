@@ -33,7 +33,8 @@ from reconciler.core.vectors import pins_from_vector
 from reconciler.engine import Engine
 from reconciler.setting import Setting
 from tests.support import memory
-from tests.support.worldparts import Crash, World, targets_of
+from tests.support.worldparts import Crash, World
+from tests.support.worldtargets import targets_of
 
 SPEC = """\
 apiVersion: reconciler/v1
