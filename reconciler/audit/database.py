@@ -21,7 +21,7 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
 )
 
-from reconciler.audit.glance import sqlite_path
+from reconciler.audit.sqlite import sqlite_path
 from reconciler.audit.tables import SCHEMA_REVISION
 from reconciler.core.errors import LedgerError
 

@@ -15,10 +15,9 @@ from urllib.parse import quote
 
 from pydantic import ValidationError
 
+from reconciler.audit.sqlite import sqlite_path
 from reconciler.core.errors import LedgerError
 from reconciler.core.status import EnvironmentStatus
-
-_SQLITE = "sqlite:///"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +96,6 @@ def _rows(url: str, environment: str) -> list[tuple[str, str, str, str, str]]:
             {"name": environment},
         ).all()
     return [tuple(row) for row in rows]
-
-
-def sqlite_path(url: str) -> Path | None:
-    """The file of a SQLite URL, as it stands there; None for other databases. A question mark begins its options."""
-    return Path(url.removeprefix(_SQLITE).partition("?")[0]) if url.startswith(_SQLITE) else None
 
 
 def _query(path: Path, query: str, values: tuple[str, ...]) -> list[tuple[str, str, str, str, str]]:

@@ -34,6 +34,7 @@ def _row(ledger: Database) -> tuple[object, ...]:
         return tuple(connection.execute(text(query)).one())
 
 
+@pytest.mark.crash
 def test_of_two_processes_that_race_exactly_one_holds(url: str) -> None:
     racers = [Writer("hold", url) for _ in range(2)]
     for racer in racers:
@@ -88,6 +89,7 @@ def test_from_another_machine_it_is_taken_over_when_it_expires_and_not_before(
         )
 
 
+@pytest.mark.crash
 def test_a_holder_that_was_killed_is_replaced_at_once(url: str) -> None:
     holder = Writer("hold", url)
     assert holder.says() == "ready"

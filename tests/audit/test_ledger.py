@@ -68,6 +68,7 @@ def test_the_refusal_lies_in_the_database_and_not_in_this_program(ledger: Databa
         connection.execute(text("DELETE FROM ledger"))
 
 
+@pytest.mark.crash
 def test_writers_of_several_processes_leave_no_gap_and_lose_nothing(url: str) -> None:
     each, names = 25, ("prod", "staging", "preview")
     writers = [Writer("append", url, name, str(each)) for name in names]
@@ -86,6 +87,7 @@ def test_writers_of_several_processes_leave_no_gap_and_lose_nothing(url: str) ->
     database.close()
 
 
+@pytest.mark.crash
 def test_two_processes_may_make_the_schema_at_the_same_time(url: str) -> None:
     writers = [Writer("create", url) for _ in range(3)]
     for writer in writers:
@@ -137,6 +139,7 @@ def test_an_unusable_url_is_an_error_that_says_what_to_give(url: str) -> None:
         Database(url).writing().__enter__()
 
 
+@pytest.mark.crash
 def test_on_a_full_disk_nothing_is_half_written_and_the_next_try_works(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'audit.db'}"
     writer = Writer("full", url, "1000000")

@@ -1,4 +1,4 @@
-"""Queries on a ledger of 200 000 entries: each finds its place by an index."""
+"""Queries on a large ledger: each finds its place by an index."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from tests.support.records import START
 from tests.support.world import GOOD, Stage, source
 from tests.support.writers import journal, note
 
-ROWS, RUN = 200_000, 200
+ROWS, RUN = 20_000, 20
 
 
 @pytest.fixture(scope="module")
 def big() -> Iterator[Database]:
-    """A thousand runs of two hundred entries, over four environments."""
+    """A thousand runs, over four environments."""
     path = memory.folder() / "audit.db"
     database = Database(f"sqlite:///{path}")
     body = json.dumps({"message": "x" * 200})
@@ -79,7 +79,7 @@ def _plans(database: Database, asked: list[tuple[str, Any]]) -> list[str]:
         pytest.param(lambda db: len(list(entries(db, "env0", run="run500"))), id="history --run"),
         pytest.param(lambda db: len(list(entries(db, run="run500"))), id="history of a run alone"),
         pytest.param(lambda db: len(list(entries(db, "env0", since=START))), id="history --since"),
-        pytest.param(lambda db: next(entries(db, "env3", after=150_000)), id="a page"),
+        pytest.param(lambda db: next(entries(db, "env3", after=15_000)), id="a page"),
     ],
 )
 def test_no_question_reads_the_whole_ledger(big: Database, question: Any) -> None:
@@ -96,10 +96,10 @@ def test_they_find_what_there_is(big: Database) -> None:
     assert spec_text(big, "env1", 501) == ("p", "t")
     assert run_of(big, "run500") == "env0"
     found = list(entries(big, run="run500"))
-    assert [seq for seq, _ in found] == list(range(100_001, 100_201))
+    assert [seq for seq, _ in found] == list(range(10_001, 10_021))
     late = [entry for _, entry in entries(big, "env0", since=START)]
     assert [entry.kind for entry in late] == [EntryKind.NOTIFICATION]
-    assert next(entries(big, "env3", after=150_000))[0] > 150_000
+    assert next(entries(big, "env3", after=15_000))[0] > 15_000
     with pytest.raises(LookupError):
         spec_text(big, "env1", 500)
 
