@@ -50,7 +50,6 @@ class Engine:
                 journal.write(
                     EntryKind.DECISION, Reason.RESUMED, {"decision": "released", "message": resume}
                 )
-                resume = None
             if rollback is not None:
                 # Whoever asks for it wants to go on, whatever it was that stalled; and not to see again what runs now,
                 # be it still waiting its turn.

@@ -139,3 +139,13 @@ def test_what_could_be_read_only_after_the_services_were_up_comes_back_too(stage
     assert stage.world.versions == [1, 2, 3]
     assert stage.world.rows == {1, 2, 3}
     stage.check()
+
+
+def test_the_same_while_a_generation_is_held(stage: Stage) -> None:
+    point = stage.engine().converge(source(GOOD)).last_known_good
+    assert point is not None
+    stage.engine().converge(source(GOOD), rollback=stage.back_to(point))
+    stage.world.running["worker"] = False
+    assert stage.engine().converge(source(GOOD), resume="start it").held is None
+    assert stage.world.vector() == GOOD_VECTOR
+    stage.check()
