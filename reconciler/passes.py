@@ -42,7 +42,7 @@ from reconciler.core.vectors import compensation_pins, settled
 from reconciler.phases import capture, restore, start, stop, verify
 from reconciler.phases.base import Failed, Moved, Work
 from reconciler.phases.goal import resolved
-from reconciler.phases.keeping import prune_captures
+from reconciler.phases.keeping import needed_captures, prune_captures
 from reconciler.phases.runner import LEFT, settle
 from reconciler.phases.telling import Unbroken
 from reconciler.setting import Setting, SpecSource
@@ -132,7 +132,10 @@ class Passes:
             result.trigger, result.reason, {"message": result.message, **(result.body or {})}
         )
         if self._journal.status.phase is Phase.STABLE:
-            prune_captures(work.states / "captures" / work.spec.name)
+            status = self._journal.status
+            prune_captures(
+                work.states / "captures" / work.spec.name, needed=needed_captures(status)
+            )
         return self._more()
 
     def _more(self) -> bool:
