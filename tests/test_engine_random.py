@@ -228,11 +228,11 @@ def _play(story: list[tuple[object, ...]], *, contained: bool) -> None:
         player.rests_where_it_is_wanted()
 
 
-@given(st.lists(_OPS, min_size=1, max_size=12), st.booleans())
 #: Random worlds a run looks at; more of them with RECONCILER_TEST_WORLDS.
 WORLDS = int(os.environ.get("RECONCILER_TEST_WORLDS", "60"))
 
 
+@given(st.lists(_OPS, min_size=1, max_size=12), st.booleans())
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 def test_whatever_happens_it_comes_to_rest_where_it_is_wanted(
     story: list[tuple[object, ...]],
@@ -243,6 +243,8 @@ def test_whatever_happens_it_comes_to_rest_where_it_is_wanted(
 
 @pytest.mark.crash
 @given(st.lists(_OPS, min_size=3, max_size=25), st.booleans())
-@settings(max_examples=WORLDS, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@settings(
+    max_examples=WORLDS, deadline=None, suppress_health_check=list(HealthCheck), database=None
+)
 def test_long_stories(story: list[tuple[object, ...]], contained: bool) -> None:  # noqa: FBT001
     _play(story, contained=contained)
