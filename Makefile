@@ -44,6 +44,7 @@ engine-stop: ## stop the engine started by `make engine`
 	@$(PYTHON) tools/engine.py down
 
 demo: venv ## break a practice production and bring it back (needs no account anywhere)
+	@if command -v npm >/dev/null; then $(MAKE) node; fi # the demo asks Vercel's own command too where it can
 	@$(PYTHON) tools/parts.py busybox redis-server
 	@$(PYTHON) tools/engine.py run -- $(BIN)/python -m reconciler.sandbox.demo
 
