@@ -39,7 +39,9 @@ def files_under(folder: Path) -> dict[str, tuple[int, int]]:
     return {
         str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.stat().st_size)
         for path in folder.rglob("*")
-        if path.is_file() and not path.name.endswith(("-shm", "-wal"))
+        if path.is_file()
+        and not path.is_symlink()  # a view of a commit links to what lies around the project
+        and not path.name.endswith(("-shm", "-wal"))
     }
 
 
