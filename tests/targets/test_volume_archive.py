@@ -313,7 +313,18 @@ def test_one_wrong_bit_in_the_compressed_stream_is_noticed(packer: str) -> None:
         (b"\x1f\x8b\x08" + bytes(100), "gzip stream"),
         (b"\x28\xb5\x2f\xfd" + b"\xff" * 100, "zstd stream"),
     ],
-    ids=["nothing", "text", "zip", "bzip2", "xz", "dump", "gzip-text", "gzip-nothing", "gzip", "zstd"],
+    ids=[
+        "nothing",
+        "text",
+        "zip",
+        "bzip2",
+        "xz",
+        "dump",
+        "gzip-text",
+        "gzip-nothing",
+        "gzip",
+        "zstd",
+    ],
 )
 def test_what_is_no_archive_is_named(data: bytes, words: str) -> None:
     with pytest.raises(ArchiveError, match=words):
