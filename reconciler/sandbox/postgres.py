@@ -152,8 +152,14 @@ class PostgresServer:
         fresh = not self.exists
         if fresh:
             self._initialize(port or free_port())
+        deadline = time.monotonic() + _STOP_SECONDS
         for _ in range(_PORT_ATTEMPTS):
-            if self._try_start():
+            while not self._try_start():
+                if not self._is_still_ending() or time.monotonic() > deadline:
+                    break
+                _reap()
+                time.sleep(_POLL_SECONDS)
+            else:
                 return
             if not fresh or port is not None:
                 break
@@ -349,6 +355,11 @@ class PostgresServer:
             raise StepFailedError(
                 f"PostgreSQL refused ({exc.sqlstate}): {exc.diag.message_primary}"
             ) from exc
+
+    def _is_still_ending(self) -> bool:
+        """Whether the last try failed because a killed server has not quite gone: its lock, its memory."""
+        line = self._last_log_line()
+        return "postmaster.pid" in line or "shared memory block" in line
 
     def _last_log_line(self) -> str:
         lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
