@@ -199,7 +199,8 @@ def _held(status: EnvironmentStatus, output: str) -> int:
         click.echo(json.dumps(body, indent=2))
     click.echo(f"Held: {status.held.message}", err=True)
     click.echo(
-        f"Next: change the spec, or `reconciler resume {status.environment} --reason ...` to try it again.",
+        f"Next: change the spec. `reconciler resume {status.environment} --reason ...` would bring "
+        f"generation {status.generation} on again as it stands.",
         err=True,
     )
     return Exit.STALLED
