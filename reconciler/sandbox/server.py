@@ -51,7 +51,7 @@ class ApiServer:
             raise UsageError(f"A practice server listens on loopback only, not on {host}.")
         self.api = api
         self.control_token = control_token or secrets.token_hex(16)
-        self.control = Control(api, self.control_token, self.pause)
+        self.control = Control(api, self.control_token, self._pause_later)
         self._host, self._port = host, port
         self._lock = threading.RLock()
         self._server: _Server | None = None
@@ -80,7 +80,7 @@ class ApiServer:
         return self
 
     def pause(self, milliseconds: int | None = None) -> None:
-        """Refuse connections, and drop the open ones, while the port stays ours.
+        """Refuse connections, and drop the open ones, while the port stays ours; returns when that is so.
 
         Args:
             milliseconds: Resume by itself after this time; None waits for `resume`.
@@ -88,8 +88,14 @@ class ApiServer:
         with self._lock:
             if self._server is None:
                 return
-            # In a thread: this may be called by a request that the server itself is serving.
-            threading.Thread(target=self._park, args=(milliseconds,), daemon=True).start()
+            self._server.let_answers_leave()
+            self._halt()
+            # Bound but not listening: the kernel refuses, and nobody else can take the port.
+            self._parked = self._bind()
+            if milliseconds is not None:
+                self._timer = threading.Timer(milliseconds / 1000, self.resume)
+                self._timer.daemon = True
+                self._timer.start()
 
     def resume(self) -> None:
         """Accept connections again."""
@@ -119,18 +125,9 @@ class ApiServer:
     ) -> None:
         self.stop()
 
-    def _park(self, milliseconds: int | None) -> None:
-        with self._lock:
-            if self._server is None:
-                return
-            self._server.let_answers_leave()
-            self._halt()
-            # Bound but not listening: the kernel refuses, and nobody else can take the port.
-            self._parked = self._bind()
-            if milliseconds is not None:
-                self._timer = threading.Timer(milliseconds / 1000, self.resume)
-                self._timer.daemon = True
-                self._timer.start()
+    def _pause_later(self, milliseconds: int | None) -> None:
+        """Pause at the wish of a request, which this server is serving and whose answer has to leave first."""
+        threading.Thread(target=self.pause, args=(milliseconds,), daemon=True).start()
 
     def _bind(self) -> socket.socket:
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET

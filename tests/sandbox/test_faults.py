@@ -164,7 +164,7 @@ def test_pause_and_resume_in_process(server: ApiServer) -> None:
             return True
         return False
 
-    wait_for(refused)
+    assert refused(), "paused when `pause` returns"
     server.resume()
     assert httpx.get(url, trust_env=False).status_code == 403
     server.stop()
