@@ -16,6 +16,8 @@ def main() -> None:
 
     # Loading makes objects that stay; looking for garbage among them is a tenth of its time.
     gc.set_threshold(50_000, 20, 100)
+    # httpx looks for its own command line on import, and loads rich and pygments for it.
+    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]  # None bars it
     from reconciler.cli.app import run
 
     sys.exit(run(sys.argv[1:]))

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import re
 import time
 from typing import TYPE_CHECKING, cast
-from urllib.parse import urlsplit
 
 import httpx
 
 from reconciler.checks.base import Attempt, CheckContext, Outcome, failed, passed, shown_url
 from reconciler.core.section import SecretRef
+from reconciler.network import client_options
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -39,7 +38,7 @@ def probe(spec: HttpCheck, context: CheckContext, attempt: Attempt) -> Outcome:
     if any(_HEADER_FORBIDS.search(value) for value in headers.values()):
         return failed(f"{where}: a header's secret holds characters that HTTP forbids", final=True)
     try:
-        with httpx.Client(timeout=attempt.timeout, trust_env=not _local(spec.url)) as client:
+        with httpx.Client(timeout=attempt.timeout, **client_options(spec.url)) as client:
             request = client.build_request(
                 spec.method, spec.url, headers={"user-agent": "rollback-reconciler", **headers}
             )
@@ -133,11 +132,3 @@ def same(found: JsonValue, wanted: JsonValue) -> bool:
     if isinstance(found, int | float) and isinstance(wanted, int | float):
         return found == wanted
     return type(found) is type(wanted) and found == wanted
-
-
-def _local(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

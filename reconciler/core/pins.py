@@ -84,7 +84,7 @@ class DatabasePins(_Frozen):
     Attributes:
         version: The newest migration that shall be applied; None for "none at all".
         reapply: Versions this run took down and that must come back, oldest first (compensation only).
-        rows: Dumps of what those down migrations destroyed (compensation only).
+        rows: All dumps of the run, oldest first (compensation only).
     """
 
     version: str | None

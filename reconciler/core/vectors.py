@@ -135,15 +135,9 @@ def compensation_pins(run: Run) -> Pins:
             update={"docker": pins.docker.model_copy(update={"volumes": backups})}
         )
     if pins.database and taken_down:
-        rows = {
-            artifact.subject: artifact
-            for artifact in run.artifacts
-            if artifact.kind == "table-dump"
-        }
+        rows = tuple(artifact for artifact in run.artifacts if artifact.kind == "table-dump")
         reapply = tuple(sorted(taken_down, key=lambda version: (len(version), version)))
-        database = pins.database.model_copy(
-            update={"reapply": reapply, "rows": tuple(rows.values())}
-        )
+        database = pins.database.model_copy(update={"reapply": reapply, "rows": rows})
         pins = pins.model_copy(update={"database": database})
     return pins
 

@@ -81,10 +81,12 @@ def verify_artifacts(states: Path, artifacts: Iterable[Artifact]) -> None:
 
 
 def _needed(work: Work) -> list[Artifact]:
-    """What this leg has saved, and what its way rests on; an old log that was lost keeps nobody from going back."""
+    """What this leg has saved, and what its way rests on; an old log that was lost keeps nobody from going back.
+
+    Of the dumps only the database target knows which it needs: its preflight reads them again.
+    """
     pins, here = work.run.pins, str(work.captures.relative_to(work.states))
-    paths = {artifact.path for artifact in (pins.database.rows if pins.database else ())}
-    paths |= {pin.path for pin in (pins.docker.volumes if pins.docker else {}).values() if pin.own}
+    paths = {pin.path for pin in (pins.docker.volumes if pins.docker else {}).values() if pin.own}
     return [
         item
         for item in work.run.artifacts

@@ -25,8 +25,9 @@ from reconciler.targets.base import Applied, ApplyContext
 from reconciler.targets.pg import planning, preparing
 from reconciler.targets.pg.driver import APPLICATION, Driver, Limits
 from reconciler.targets.pg.materials import Materials, Move
+from reconciler.targets.pg.needed import needed_rows
 from reconciler.targets.pg.pitr import TimeTraveller
-from reconciler.targets.pg.resolving import moves, needed_rows, script
+from reconciler.targets.pg.resolving import moves, script
 from reconciler.targets.pg.source import MigrationSource
 
 NAME = "database"

@@ -29,7 +29,7 @@ class Alias(BaseModel):
         canonical: The hash of the service in the rendered project.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     label: str
     others: Mapping[str, str]

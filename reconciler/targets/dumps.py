@@ -28,9 +28,9 @@ from reconciler.targets.pg import rows as merging
 from reconciler.targets.pg.driver import Driver, RowsBack, Snapshot
 from reconciler.targets.pg.dumpfile import check, file_stem, unused, write
 from reconciler.targets.pg.losses import Loss
+from reconciler.targets.pg.needed import KIND
 from reconciler.targets.pg.texts import literal, name
 
-KIND = "table-dump"
 #: Free space demanded besides the size of the table itself, in bytes.
 _SPARE = 64 * 1024 * 1024
 #: Largest table without a key that goes through the API, in bytes.

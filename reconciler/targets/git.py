@@ -45,7 +45,7 @@ SUBJECT = "worktree"
 class _Arguments(BaseModel):
     """What the steps carry."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     commit: str
     start: str
@@ -60,7 +60,7 @@ class _Materials(BaseModel):
         obstructed: Untracked files stand in the way and are to be stashed.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     label: str
     obstructed: bool = False

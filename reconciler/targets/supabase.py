@@ -49,7 +49,7 @@ _NEVER_BEGAN = 600.0
 
 
 class _Answer(BaseModel):
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", defer_build=True)
 
 
 class _Project(_Answer):

@@ -26,7 +26,11 @@ ACTIVE_JOBS = frozenset({"pending", "in-progress"})
 
 class _Answer(BaseModel):
     model_config = ConfigDict(
-        frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True
+        frozen=True,
+        extra="ignore",
+        alias_generator=to_camel,
+        populate_by_name=True,
+        defer_build=True,
     )
 
 

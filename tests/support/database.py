@@ -35,6 +35,7 @@ class Context:
 
     states: Path
     run: str = "r1"
+    leg: int = 1
     attempted: datetime | None = None
     artifacts: list[Artifact] = field(default_factory=list)
     points: list[CrashPoint] = field(default_factory=list)
@@ -44,7 +45,7 @@ class Context:
 
     @property
     def captures(self) -> Path:
-        folder = self.states / "captures" / self.run
+        folder = self.states / "captures" / self.run / f"leg-{self.leg}"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return folder
 
@@ -138,8 +139,8 @@ class Project:
         return context
 
     def compensate(self, version: str, reapply: Sequence[str], context: Context) -> list[Applied]:
-        rows = {a.subject: a for a in context.artifacts if a.kind == "table-dump"}
-        pins = DatabasePins(version=version, reapply=tuple(reapply), rows=tuple(rows.values()))
+        rows = tuple(a for a in context.artifacts if a.kind == "table-dump")
+        pins = DatabasePins(version=version, reapply=tuple(reapply), rows=rows)
         return self.go(self.goal(pins), context)
 
     def sql(self, text: str) -> list[tuple[Any, ...]]:

@@ -10,7 +10,7 @@ import pytest
 
 from reconciler.core.errors import CaptureCorruptError, PreflightError, StepFailedError
 from reconciler.core.phase import Phase
-from tests.support.database import Project, direct, supabase
+from tests.support.database import Context, Project, direct, supabase
 
 pytestmark = pytest.mark.postgres
 
@@ -262,6 +262,82 @@ def test_only_what_was_taken_down_comes_back(project: Project) -> None:
     project.sql("DROP VIEW v")
     project.compensate(V2, [V1, V2], context)  # both were begun
     assert project.sql(test) == before
+
+
+def _two_legs(project: Project, first: str, second: str, meanwhile: str = "SELECT 1") -> Context:
+    """Two versions are taken down, the older one in a second leg; the run gave up half way in between."""
+    context = project.context
+    goal = project.resolve(V1)
+    project.go(goal, context, Phase.CAPTURE)
+    for step in project.steps(goal, Phase.RESTORE):
+        if step.action != "down" or step.subject == V3:
+            context.artifacts.extend(project.target.apply(step, context).artifacts)
+    assert project.versions() == [V1, V2]
+    assert project.sql(first) == [(None,)]
+    project.sql(meanwhile)
+    context.leg = 2
+    project.back(V1, context)
+    assert project.sql(second) == [(None,)]
+    return context
+
+
+TABLE = """CREATE TABLE orders (id int PRIMARY KEY, total int, note text);
+INSERT INTO orders VALUES (1, 10, 'a'), (2, 20, 'b')"""
+COLUMN = "SELECT (SELECT attname::text FROM pg_attribute WHERE attrelid = 'orders'::regclass AND attname = '{}')"
+
+
+def test_columns_lost_in_two_legs_come_back_from_two_dumps(project: Project) -> None:
+    project.pair(V1, TABLE, "DROP TABLE orders")
+    project.pair(V2, "ALTER TABLE orders ADD code text", "ALTER TABLE orders DROP code")
+    project.pair(V3, "ALTER TABLE orders ADD discount int", "ALTER TABLE orders DROP discount")
+    project.back(V3)
+    project.sql("UPDATE orders SET code = 'c' || id, discount = id * 5")
+    before = project.sql("SELECT id, total, note, code, discount FROM orders ORDER BY id")
+
+    context = _two_legs(project, COLUMN.format("discount"), COLUMN.format("code"))
+    project.compensate(V3, [V2, V3], context)
+
+    assert project.sql("SELECT id, total, note, code, discount FROM orders ORDER BY id") == before
+
+
+def test_a_table_dropped_in_the_second_leg_gets_the_column_lost_in_the_first(
+    project: Project,
+) -> None:
+    project.pair(V1, "SELECT 1", "SELECT 1")
+    project.pair(V2, TABLE, "DROP TABLE orders")
+    project.pair(V3, "ALTER TABLE orders ADD discount int", "ALTER TABLE orders DROP discount")
+    project.back(V3)
+    project.sql("UPDATE orders SET discount = id * 5")
+
+    context = _two_legs(
+        project,
+        COLUMN.format("discount"),
+        "SELECT to_regclass('orders')",
+        meanwhile="UPDATE orders SET total = 21 WHERE id = 2; INSERT INTO orders VALUES (3, 30, 'c')",
+    )
+    project.compensate(V3, [V2, V3], context)
+
+    assert project.sql("SELECT id, total, note, discount FROM orders ORDER BY id") == [
+        (1, 10, "a", 5),
+        (2, 21, "b", 10),
+        (3, 30, "c", None),
+    ], "the rows are those of the last moment, the lost column is from before it was lost"
+
+
+def test_a_dump_for_what_never_ran_does_not_hide_an_older_one(project: Project) -> None:
+    project.pair(V1, TABLE, "DROP TABLE orders")
+    project.pair(V2, "ALTER TABLE orders ADD code text", "ALTER TABLE orders DROP code")
+    project.pair(V3, "ALTER TABLE orders ADD discount int", "ALTER TABLE orders DROP discount")
+    project.back(V3)
+    project.sql("UPDATE orders SET code = 'c' || id, discount = id * 5")
+    before = project.sql("SELECT id, code, discount FROM orders ORDER BY id")
+
+    context = project.back(V2)
+    context.leg = 2
+    project.go(project.resolve(V1), context, Phase.CAPTURE)
+    project.compensate(V3, [V3], context)
+
+    assert project.sql("SELECT id, code, discount FROM orders ORDER BY id") == before
 
 
 def test_seeds_of_the_up_script_do_not_come_back_with_it(project: Project) -> None:

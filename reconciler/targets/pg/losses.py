@@ -28,7 +28,7 @@ class Loss(BaseModel):
         bytes: Size on disk now.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     schema_name: str
     name: str
@@ -65,7 +65,7 @@ class Findings(BaseModel):
         moves: What was rehearsed, in order (`down 2025...`).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     losses: tuple[Loss, ...] = ()
     gone: tuple[str, ...] = ()

@@ -24,8 +24,8 @@ from reconciler.core.errors import (
     TransientError,
     UsageError,
 )
+from reconciler.network import client_options, is_loopback
 from reconciler.targets.base import ApplyContext
-from reconciler.targets.shared.http import is_loopback
 
 _REF = re.compile(r"[a-z]{20}")
 _TOKEN = re.compile(r"[\x21-\x7e]+")
@@ -104,7 +104,7 @@ class ManagementApi:
             timeout=httpx.Timeout(_TIMEOUT, connect=5.0),
             follow_redirects=False,
             transport=transport,
-            trust_env=not local,
+            **client_options(api_url),
             headers={"authorization": f"Bearer {token}", "user-agent": "rollback-reconciler"},
         )
         self.close = weakref.finalize(self, self._client.close)

@@ -16,7 +16,7 @@ _HIDING = ("DO", "CASCADE", "CALL", "EXECUTE", "PREPARE", "LOAD", "statement", "
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Move(_Frozen):

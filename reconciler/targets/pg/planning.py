@@ -65,7 +65,8 @@ def _changes(materials: Materials, left: Sequence[Move]) -> list[Step]:
         )
     undoable = {move.version for move in materials.undo if move.found}
     found += [_move(move, materials, undoable=move.version in undoable) for move in left]
-    return found + [_rows(row) for row in materials.rows]
+    subjects = [row.subject for row in materials.rows]
+    return found + [_rows(row, alone=subjects.count(row.subject) == 1) for row in materials.rows]
 
 
 def _move(move: Move, materials: Materials, *, undoable: bool) -> Step:
@@ -99,12 +100,15 @@ def _move(move: Move, materials: Materials, *, undoable: bool) -> Step:
     )
 
 
-def _rows(row: Artifact) -> Step:
+def _rows(row: Artifact, *, alone: bool) -> Step:
     summary = f"put back {row.meta.get('rows', 'the')} rows of {row.subject}"
+    if not alone:
+        summary += f" from {row.path}"
     if row.meta.get("mode") == "sequence":
         summary = f"set the sequence {row.subject}"
     args: dict[str, object] = {"artifact": row.model_dump(mode="json")}
-    return _step(Phase.RESTORE, "restore-rows", row.subject, summary, args, downtime=_MOMENT)
+    subject = row.subject if alone else f"{row.subject} from {row.sha256[:12]}"
+    return _step(Phase.RESTORE, "restore-rows", subject, summary, args, downtime=_MOMENT)
 
 
 def _recovery(materials: Materials, time: int) -> Step:

@@ -13,6 +13,7 @@ from reconciler.targets.pg.driver import Driver, Limits, Row, Script
 from reconciler.targets.pg.dumpfile import check, unused, write
 from reconciler.targets.pg.losses import Findings, findings
 from reconciler.targets.pg.materials import Materials, Move
+from reconciler.targets.pg.needed import KIND
 from reconciler.targets.pg.outside import without_concurrently
 from reconciler.targets.pg.pitr import TimeTraveller
 from reconciler.targets.pg.resolving import read, script
@@ -230,7 +231,7 @@ def dump(driver: Driver, context: ApplyContext, *, again: bool) -> Applied:
     found = rehearsals[-1]
     known: Mapping[str, Artifact] = {}
     if again:
-        known = {a.subject: a for a in context.artifacts if a.kind == dumps.KIND}
+        known = {a.subject: a for a in context.artifacts if a.kind == KIND}
     made = dumps.dump(driver, found.losses, context, known)
     rows = sum(int(artifact.meta.get("rows", "0")) for artifact in made)
     if again and not made:

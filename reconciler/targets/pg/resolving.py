@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 
 from reconciler.core.errors import StepFailedError
 from reconciler.core.migrations import Route, fingerprint, mixed_widths
-from reconciler.core.pins import Artifact
 from reconciler.core.sql import judge
 from reconciler.core.sqlsplit import unwrapped
 from reconciler.targets.pg.driver import Direction, Driver, Script, Stored
@@ -117,14 +115,3 @@ def script(
         where=move.where,
         empty=tuple(empty),
     )
-
-
-def needed_rows(rows: Sequence[Artifact], reapply: Sequence[str]) -> tuple[Artifact, ...]:
-    """The newest dump of each table that these versions destroyed, parents first."""
-    latest = {row.subject: row for row in rows if row.kind == "table-dump"}
-    wanted = [
-        row
-        for row in latest.values()
-        if set(json.loads(row.meta.get("versions", "[]"))) & set(reapply)
-    ]
-    return tuple(sorted(wanted, key=lambda row: row.meta.get("order", "")))

@@ -8,7 +8,6 @@ token cannot appear in any of them.
 
 from __future__ import annotations
 
-import ipaddress
 import random
 import re
 import time
@@ -29,6 +28,7 @@ from reconciler.core.errors import (
     TerminalError,
     UsageError,
 )
+from reconciler.network import client_options, is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -164,16 +164,6 @@ def error_code_and_text(body: bytes) -> tuple[str, str]:
     )
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a host name means this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 class HttpClient:
     """A client of one API.
 
@@ -236,8 +226,7 @@ class HttpClient:
             timeout=httpx.Timeout(timeout, connect=min(timeout, 5.0)),
             follow_redirects=False,
             transport=transport,
-            # A proxy can never reach what listens on this machine.
-            trust_env=not local,
+            **client_options(base_url),
             headers={
                 "accept": "application/json",
                 "accept-encoding": "identity",
