@@ -132,6 +132,22 @@ def test_a_failure_half_way_is_compensated_to_the_old_vector(stage: Stage) -> No
     stage.check()
 
 
+def test_a_resumed_walk_that_cannot_be_prepared_is_no_reason_to_leave_a_mixture(
+    stage: Stage,
+) -> None:
+    stage.world.failing["restore/database/down/2"] = [RuntimeError("a bug")]
+    assert stage.engine().converge(source(GOOD)).phase is Phase.STALLED
+    assert stage.world.versions == [1, 2]
+    stage.world.failing["capture/docker/save-logs/app"] = [PreflightError("no image")]
+    status = stage.engine().converge(source(GOOD), resume="mended")
+    assert status.phase is Phase.STABLE
+    assert stage.world.vector() == BAD_VECTOR
+    degraded = find(status.conditions, ConditionType.DEGRADED)
+    assert degraded is not None
+    assert "no image" in degraded.message
+    stage.check()
+
+
 def test_halt_stalls_where_it_is(stage: Stage) -> None:
     stage.world.failing["restore/database/down/2"] = [StepFailedError("no")]
     halting = source(GOOD, policy=", onFailure: halt")

@@ -105,8 +105,9 @@ def after_failure(
         whole: Whether every wanted fact is in place (only a check failed).
         failure: What failed.
     """
-    if phase in (Phase.CAPTURE, Phase.APPROVE) or run.compensating or policy.on_failure == "halt":
+    if phase is Phase.APPROVE or run.compensating or policy.on_failure == "halt":
         return Trigger.STALL
+    # A capture that fails leaves production as it is: untouched, or the mixture that an earlier walk has made.
     if failure.reason is Reason.INTERNAL_ERROR or not run.touched:
         return Trigger.STALL
     if whole and run.rollback:

@@ -40,7 +40,12 @@ TABLE: tuple[Move, ...] = (
         "everything for the way there and back is in hand",
     ),
     Move(Phase.CAPTURE, Trigger.APPROVAL_NEEDED, Phase.APPROVE, "policy asks for a human"),
-    Move(Phase.CAPTURE, Trigger.STALL, Phase.STALLED, "preflight failed, production untouched"),
+    Move(
+        Phase.CAPTURE,
+        Trigger.STALL,
+        Phase.STALLED,
+        "preflight failed, production untouched by this run",
+    ),
     Move(Phase.APPROVE, Trigger.APPROVED, Phase.STOP, "a human approved"),
     Move(Phase.APPROVE, Trigger.REJECTED, Phase.STABLE, "a human rejected; nothing was touched"),
     Move(Phase.STOP, Trigger.STOPPED, Phase.RESTORE, "affected services are down"),
@@ -57,7 +62,7 @@ TABLE: tuple[Move, ...] = (
         Move(
             phase, Trigger.COMPENSATE, Phase.CAPTURE, "failed half way: back to the captured vector"
         )
-        for phase in (Phase.STOP, Phase.RESTORE, Phase.START, Phase.VERIFY)
+        for phase in (Phase.CAPTURE, Phase.STOP, Phase.RESTORE, Phase.START, Phase.VERIFY)
     ),
     *(
         Move(phase, Trigger.STALL, Phase.STALLED, "a human must act")

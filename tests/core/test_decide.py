@@ -98,7 +98,7 @@ def _after(
     return after_failure(made, phase, _policy(**policy), whole=whole, failure=failure)
 
 
-@pytest.mark.parametrize("phase", sorted(TOUCHING_PHASES | {Phase.VERIFY}))
+@pytest.mark.parametrize("phase", sorted(TOUCHING_PHASES | {Phase.CAPTURE, Phase.VERIFY}))
 def test_a_run_that_touched_production_goes_back(phase: Phase) -> None:
     assert _after(run(effects=TOUCHED), phase) is Trigger.COMPENSATE
     assert _after(run(effects=TOUCHED, rollback=True), phase) is Trigger.COMPENSATE
@@ -124,7 +124,8 @@ def test_whatever_follows_a_failure_is_a_legal_move(phase: Phase) -> None:
     [
         (run(), Phase.STOP, {}),
         (run(effects=PREPARED), Phase.VERIFY, {}),
-        (run(effects=TOUCHED), Phase.CAPTURE, {}),
+        (run(), Phase.CAPTURE, {}),
+        (run(effects=PREPARED), Phase.CAPTURE, {}),
         (run(effects=TOUCHED, compensating=True), Phase.RESTORE, {}),
         (run(effects=TOUCHED), Phase.RESTORE, {"onFailure": "halt"}),
         (run(effects=TOUCHED), Phase.RESTORE, {"reason": Reason.INTERNAL_ERROR}),
