@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,6 +24,10 @@ MAY_SKIP: dict[str, str] = {}
 
 # What must not leak from the developer's shell into a test.
 _FOREIGN = ("VERCEL_", "SUPABASE_", "PG", "RECONCILER_SPEC", "RECONCILER_STATE", "COMPOSE_")
+
+
+# A shell that starts us in the background has SIGINT ignored; what we start would inherit that, Ctrl-C tests included.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)

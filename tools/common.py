@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-HOME = ROOT / ".engine"
+#: Where everything is put. Tests have a second engine, elsewhere.
+HOME = Path(os.environ.get("ENGINE_HOME") or ROOT / ".engine")
 
 
 class ToolError(Exception):

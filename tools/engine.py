@@ -74,7 +74,7 @@ def up() -> None:
         env = ensure()
         if is_private(env):
             KEEP.touch()
-    say(f"ready at {env['DOCKER_HOST']}; use it with: . {private.ENV_FILE.relative_to(ROOT)}")
+    say(f"ready at {env['DOCKER_HOST']}; use it with: . {os.path.relpath(private.ENV_FILE)}")
 
 
 def down() -> None:

@@ -20,9 +20,9 @@ import subprocess
 import time
 from pathlib import Path
 
-from common import HOME, ROOT, ToolError, quiet, say, search_path, which
+from common import HOME, ToolError, quiet, say, search_path, which
 
-NAME = hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]
+NAME = hashlib.sha256(str(HOME).encode()).hexdigest()[:8]
 BRIDGE = f"rr-{NAME}"
 ENV_FILE = HOME / "env.sh"
 LOG = HOME / "dockerd.log"
@@ -83,7 +83,7 @@ def start() -> None:
             tail = "\n".join(LOG.read_text(errors="replace").splitlines()[-8:])
             raise ToolError(f"dockerd did not start; the end of {LOG}:\n{tail}")
         time.sleep(0.05)
-    say(f"private engine {version()} started in .engine/")
+    say(f"private engine {version()} started in {HOME.name}/")
 
 
 def stop_unless_used() -> bool:

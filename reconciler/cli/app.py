@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -15,7 +16,7 @@ import click
 from reconciler import __version__
 from reconciler.cli.errors import colour, show_error
 from reconciler.cli.exits import Exit, exit_of
-from reconciler.core.errors import ReconcilerError
+from reconciler.core.errors import ReconcilerError, TerminalError
 
 
 class Command(NamedTuple):
@@ -102,6 +103,10 @@ def run(arguments: Sequence[str]) -> int:
     Returns:
         The exit code. No traceback ever reaches a user: a bug is written to a file that is named.
     """
+    return _delivered(_run(arguments))
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
         result = cli.main(
             list(arguments), prog_name="reconciler", standalone_mode=False, color=colour()
@@ -118,12 +123,31 @@ def run(arguments: Sequence[str]) -> int:
         return exit_of(exc)
     except KeyboardInterrupt:
         return _interrupted()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (
+        SystemExit
+    ):  # click's own way to say that the reader has left; our commands return their code
         return Exit.DONE
     except Exception as exc:  # noqa: BLE001 - a bug of ours, kept for its mender
+        if isinstance(exc, OSError) and exc.errno == errno.ENOSPC:
+            return _unwritten(exc)
         return _bug(exc)
     return int(result or 0)
+
+
+def _delivered(code: int) -> int:
+    """The exit code, once what was said is out: Python would turn a reader who left into a code of its own."""
+    try:
+        sys.stdout.flush()
+    except OSError as exc:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(exc, BrokenPipeError):
+            return code or _unwritten(exc)
+    return code
+
+
+def _unwritten(exc: OSError) -> int:
+    show_error(TerminalError(f"Something could not be written: {exc.strerror}."))
+    return Exit.FAILED
 
 
 def _aborted(exc: click.Abort) -> int:

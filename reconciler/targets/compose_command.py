@@ -42,11 +42,13 @@ _FOREIGN = (
     "COMPOSE_STATUS_STDOUT",
 )
 _KEPT_LINES = 60
+#: In small letters: programs disagree about them.
 _UNREACHABLE = (
-    "Cannot connect to the Docker daemon",
+    "cannot connect to the docker daemon",
     "error during connect",
     "connection refused",
-    "failed to connect to the docker API",
+    "failed to connect to the docker api",
+    "daemon is shutting down",
 )
 #: Two of our own processes at once (an orphan of a killed one): trying again settles it.
 _RACES = (
@@ -261,7 +263,9 @@ def _text(lines: Sequence[str]) -> str:
 
 
 def _unreachable(text: str, host: DockerHost) -> TargetUnavailableError | None:
-    if not any(sign in text for sign in _UNREACHABLE):
+    told = text.lower()
+    # A connection that was cut in the middle is told in many words, some of which a build's own command may use.
+    if not any(sign in told for sign in _UNREACHABLE) and host.answers():
         return None
     return TargetUnavailableError(
         f"The Docker engine ({host.where}) cannot be reached by Compose.",

@@ -106,6 +106,14 @@ class DockerHost:
                 self._tunnel.close()
                 self._tunnel = None
 
+    def answers(self) -> bool:
+        """Whether the engine is there now."""
+        try:
+            with self.errors("ask whether it is there"):
+                return bool(self.client().ping())
+        except ReconcilerError:
+            return False
+
     @contextmanager
     def errors(self, what: str, *, changing: bool = False) -> Iterator[None]:
         """Turns the SDK's exceptions into ours.

@@ -216,6 +216,11 @@ def _start(found: Change) -> list[Step]:
         "wait": {
             name: state for name in found.affected if (state := goal.value(service_state(name)))
         },
+        "keep": {
+            name: state
+            for name in services
+            if name not in found.affected and (state := goal.value(service_state(name)))
+        },
         "needs": {name: dict(services[name].depends_on) for name in around},
         "by_compose": [name for name in found.affected if services[name].needs_compose],
         # Compose looks at what they depend on as well, and would recreate what names another image by now.

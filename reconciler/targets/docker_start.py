@@ -52,6 +52,8 @@ class _Work:
         services: Services to bring up.
         gone: Services whose containers are removed.
         wait: Wanted state by service; who is not in it is not waited for.
+        keep: Wanted state of the services that nothing was to be done about. Whatever took them down meanwhile (the
+            engine was restarted), production is not back without them.
         needs: Condition by service, by the service that needs it.
         by_compose: Whether Compose has to start them.
     """
@@ -59,6 +61,7 @@ class _Work:
     services: frozenset[str]
     gone: frozenset[str]
     wait: Mapping[str, str]
+    keep: Mapping[str, str]
     needs: Mapping[str, Mapping[str, str]]
     by_compose: bool
 
@@ -69,14 +72,24 @@ class _Work:
             services=frozenset(map(str, _sequence(step.args["services"]))),
             gone=frozenset(map(str, _sequence(step.args["remove"]))),
             wait={name: str(state) for name, state in _mapping(step.args["wait"]).items()},
+            keep={
+                name: str(state) for name, state in _mapping(step.args.get("keep") or {}).items()
+            },
             needs={name: _mapping(each) for name, each in _mapping(step.args["needs"]).items()},
             by_compose=bool(step.args["by_compose"]),
         )
 
     def starts(self, container: Container) -> bool:
         """Whether a container is ours to start; Compose may have recreated one that others depend on."""
-        mine = container.service in self.services
+        mine = container.service in self.services or container.service in self.keep
         return mine or (container.state == CREATED and container.service in self.needs)
+
+    def wanted(self, states: Mapping[str, str]) -> Mapping[str, str]:
+        """What is waited for: our services, and those that have gone down meanwhile."""
+        fallen = {
+            name: state for name, state in self.keep.items() if is_down(states.get(name, HEALTHY))
+        }
+        return {**self.wait, **fallen}
 
     def may_start(self, service: str, states: Mapping[str, str]) -> bool:
         """Whether everything a service depends on is as its conditions ask. What has no container is no condition."""
@@ -181,24 +194,27 @@ class Start:
         """Starts each service as soon as what it needs is there, and polls until all are well; gives the last list."""
         since = told = time.monotonic()
         begun: set[str] = set()
+        wait: dict[str, str] = {}
         remade = 0
         while True:
             found = self._containers.all()
             states = self._states(found)
+            wait.update(work.wanted(states))
             ready = [
                 each
                 for each in found
                 if each.down
                 and each.id not in begun
                 and work.starts(each)
-                and states[each.service] != work.wait.get(each.service)
+                and not (work.by_compose and each.service in work.services)
+                and states[each.service] != wait.get(each.service)
                 and work.may_start(each.service, states)
             ]
-            if ready and not work.by_compose:
+            if ready:
                 self._containers.parallel(self._containers.start, ready)
                 begun |= {each.id for each in ready}
                 continue
-            waiting = {name: want for name, want in work.wait.items() if states.get(name) != want}
+            waiting = {name: want for name, want in wait.items() if states.get(name) != want}
             if not waiting:
                 return found
             for each in found:

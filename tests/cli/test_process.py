@@ -210,3 +210,23 @@ def test_progress_that_nobody_reads_does_not_stall_a_run(repo: Repo) -> None:
     process.wait(60)
     status = repo.run("status", "prod", "-o", "json").json["status"]
     assert status["phase"] == "stable"
+
+
+def test_output_that_cannot_be_written_is_told_and_a_reader_who_leaves_is_no_failure(
+    repo: Repo,
+) -> None:
+    command = [sys.executable, "-m", "reconciler", "schema"]
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        ended = subprocess.run(
+            command, cwd=repo.root, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert ended.returncode == 1
+    assert "No space left" in ended.stderr
+    assert "Exception" not in ended.stderr
+    reading, writing = os.pipe()
+    os.close(reading)
+    left = subprocess.run(
+        command, cwd=repo.root, stdout=writing, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writing)
+    assert (left.returncode, left.stderr) == (0, b"")

@@ -478,7 +478,7 @@ class TestRestore:
         assert response.json()["message"] == "PITR is not enabled for this project."
 
     def test_walks_through_restoring(self, practice: Practice) -> None:
-        practice.settings(pitr_enabled=True)
+        practice.settings(pitr_enabled=True, coming_up_ms=1500)
         window = practice.ask.get(f"{PROJECT}/database/backups")["physical_backup_data"]
         target = window["earliest_physical_backup_date_unix"]
         assert self.restore(practice, target).status_code == 201
