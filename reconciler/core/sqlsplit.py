@@ -66,7 +66,7 @@ class Statement:
         return self.tokens[index].word if 0 <= index < len(self.tokens) else ""
 
 
-_TOKEN = r"""
+_LEXICAL = r"""
       (?P<space>[ \t\r\n\f\v]+)
     | (?P<comment>--[^\r\n]*)
     | (?P<block>/\*)
@@ -99,7 +99,7 @@ _ROUTINE_WORDS = frozenset({"CREATE", "OR", "REPLACE", "FUNCTION", "PROCEDURE"})
 @cache
 def _token() -> re.Pattern[str]:
     """Compiled when the first SQL is read: most commands read none, and it takes 10 ms."""
-    return re.compile(_TOKEN, re.VERBOSE | re.DOTALL)
+    return re.compile(_LEXICAL, re.VERBOSE | re.DOTALL)
 
 
 def tokens(sql: str) -> Iterator[Token]:
