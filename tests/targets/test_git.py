@@ -915,23 +915,31 @@ def test_a_full_disk_is_found_in_capture(bench: Bench, monkeypatch: pytest.Monke
     assert error.hint == "Free disk space, then resume."
 
 
+_PARTS = 4
+
+
 @pytest.mark.timeout(1200)
 @pytest.mark.crash
 @pytest.mark.parametrize("dirty", ["refuse", "stash"])
+@pytest.mark.parametrize("part", range(_PARTS))
 def test_a_kill_at_any_instant_converges(
     request: pytest.FixtureRequest,
     tmp_path: Path,
     dirty: Literal["refuse", "stash"],
+    part: int,
 ) -> None:
-    """Killed before each Git process and each change, then taken on, or back as in a compensation."""
+    """Killed before each Git process and each change, then taken on, or back as in a compensation.
+
+    The instants are dealt out to several tests, which run side by side.
+    """
     template: Bench = request.getfixturevalue("messy" if dirty == "stash" else "bench")
     old = contents(template.root)
     truth: dict[str, tuple[str, bytes]] = request.getfixturevalue("truth")
-    kills = 0
+    kills = part + 1 - _PARTS
     for root in copies(template.root, tmp_path):
-        if not killed(lambda tick, root=root: run_restore(root, dirty, tick), kills + 1):  # type: ignore[misc]
+        if not killed(lambda tick, root=root: run_restore(root, dirty, tick), kills + _PARTS):  # type: ignore[misc]
             break
-        kills += 1
+        kills += _PARTS
         way = "back" if kills % 3 == 0 else "on"
         bench = Bench(Scratch(root), dirty)
         lent = Lent(tmp_path, attempted=datetime.now(UTC))
