@@ -12,8 +12,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 NODE := tools/vercel-cli/node_modules/.package-lock.json
 
-# Tests that need nothing but Python.
-PURE := not engine and not postgres and not node and not crash and not e2e
+# Tests that need nothing but Python and start nothing.
+PURE := not process and not engine and not postgres and not node and not crash and not e2e
 # One worker a core, and no more than four: the engine is shared.
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$(( n < 4 ? n : 4 )))
 # Further arguments for pytest: make test ARGS='-k postgres'
@@ -53,7 +53,7 @@ test: venv node parts ## every test, on real parts; a test that could not run ha
 	@$(PYTHON) tools/engine.py run -- $(BIN)/pytest -n $(WORKERS) --dist loadgroup \
 	  --durations=15 --junit-xml=test-results/junit.xml $(ARGS)
 
-check: venv ## format, lint, types, import contracts and the pure tests; under a minute
+check: venv ## format, lint, types, import contracts and the pure tests; some 20 seconds
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from tests.support.engine import Engine
     from tests.support.programs import VercelCli
 
+pytestmark = pytest.mark.process
+
 pytest_plugins = ["pytester"]
 
 

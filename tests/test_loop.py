@@ -35,6 +35,8 @@ from reconciler.wakeups import Wakeups, feed
 from tests.support.waiting import wait_for
 from tests.support.world import BAD, GOOD, SPEC, Stage, World
 
+pytestmark = pytest.mark.process
+
 GOOD_VECTOR = ("good", "sha256:good", True, (1,), "dpl_good")
 BAD_VECTOR = ("bad", "sha256:bad", True, (1, 2, 3), "dpl_bad")
 OTHER = {"commit": "other", "image": "app:other", "version": "2", "deployment": "dpl_other"}

@@ -8,10 +8,14 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from reconciler.checks import command
 from reconciler.checks.base import Attempt, Outcome
 from tests.checks.support import SECRETS, attempt, context
 from tests.support.waiting import wait_for
+
+pytestmark = pytest.mark.process
 
 
 def run(*argv: str, root: Path | None = None, seconds: float = 10.0) -> Outcome:

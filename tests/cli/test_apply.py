@@ -14,6 +14,8 @@ from reconciler.clock import SystemClock
 from tests.support.commandline import Repo
 from tests.support.waiting import wait_for
 
+pytestmark = pytest.mark.process
+
 NOWHERE = "0123456789abcdef0123456789abcdef01234567"
 
 

@@ -20,6 +20,8 @@ from reconciler.project import Config, Project
 from tests.support.commandline import Ended, Repo
 from tests.support.engine import Engine
 
+pytestmark = pytest.mark.process
+
 SECRET = "correct-horse-battery"
 
 

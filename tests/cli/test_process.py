@@ -19,6 +19,8 @@ from reconciler.cli.app import COMMANDS, cli
 from tests.support.commandline import Repo
 from tests.support.waiting import wait_for
 
+pytestmark = pytest.mark.process
+
 SLOW = "  verify:\n    checks: [{name: slow, command: [sleep, '60']}]\n"
 
 

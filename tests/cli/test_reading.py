@@ -10,6 +10,8 @@ import pytest
 
 from tests.support.commandline import Repo
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 def twice(repo: Repo) -> Repo:

@@ -19,6 +19,8 @@ from reconciler.core.crashpoints import CrashPoint
 from tests.support.commandline import Repo, Started
 from tests.support.waiting import wait_for
 
+pytestmark = pytest.mark.process
+
 QUICK = ("--interval", "200ms", "-o", "json")
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import sqlite3
+import tarfile
 import time
 from pathlib import Path
 
@@ -137,6 +140,25 @@ def test_a_build_that_fails_is_found_in_capture(practice: Practice) -> None:
     ended = apply(practice, 3)
     assert practice.world().containers == practice.broken_world.containers
     assert "build" in ended.err
+
+
+def test_an_archive_that_is_not_the_declared_one_is_found_in_capture_and_the_right_one_is_restored(
+    practice: Practice,
+) -> None:
+    docker, project = practice.production.engine.docker, practice.production.record.name
+    inside = ("exec", f"{project}-app-1", "cat", "/srv/uploads/receipt.txt")
+    archive = practice.root / "specs" / "uploads.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        entry = tarfile.TarInfo("receipt.txt")
+        entry.size = len(b"paid\n")
+        tar.addfile(entry, io.BytesIO(b"paid\n"))
+    volume = '    volumes: {uploads: {restore: specs/uploads.tar.gz, sha256: "%s"}}\n'
+    edit_spec(practice, "\n  database:", "\n" + volume % ("0" * 64) + "\n  database:")
+    untouched(practice, apply(practice, 3), "specs/uploads.tar.gz")
+    edit_spec(practice, "0" * 64, hashlib.sha256(archive.read_bytes()).hexdigest())
+    apply(practice)
+    assert docker(*inside) == "paid"
+    assert practice.world().rows == practice.good_world.rows
 
 
 def test_an_absent_down_file_is_found_in_capture(practice: Practice) -> None:

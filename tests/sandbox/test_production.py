@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from tests.support.engine import Engine
 
+pytestmark = pytest.mark.process
+
 GOOD, BAD = "1.4.0", "1.5.0"
 
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.process
+
 REF = "abcdefghijklmnopqrst"
 PROJECT = f"/v1/projects/{REF}"
 MIGRATIONS = f"{PROJECT}/database/migrations"

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from tests.support.programs import VercelCli
 
+pytestmark = pytest.mark.process
+
 DOMAINS = ("omniops.vercel.app", "www.omniops.example", "omniops.example")
 
 

@@ -32,6 +32,8 @@ from reconciler.targets.git import GitTarget
 from reconciler.targets.shared.git_command import Answer, GitCommand
 from tests.support.repositories import Lent, Scratch, contents
 
+pytestmark = pytest.mark.process
+
 PROTECTED = ("specs/prod.yaml", "states")
 
 

@@ -35,6 +35,8 @@ from reconciler.targets.shared.http import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytestmark = pytest.mark.process
+
 TOKEN = "sekret_token_1234567890"
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 

@@ -17,6 +17,8 @@ from reconciler.targets.shared.git_status import parse_status
 from reconciler.targets.shared.repository import Repository
 from tests.support.repositories import Scratch, contents
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 def scratch(tmp_path: Path) -> Scratch:

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
     from reconciler.targets.base import Applied, Target
 
+pytestmark = pytest.mark.process
+
 TOKEN = "vercel_token_abcdefghijklmnop"
 MOVES = "/v*/projects/*/*/*"
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
