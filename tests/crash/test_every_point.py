@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from reconciler.core.crashpoints import CrashPoint
@@ -25,13 +23,16 @@ APPLY = ("apply", "specs/prod.yaml", "--yes")
 DROPPED = {"public.coupons": 1, "public.orders.discount_cents": 1}
 
 
-def fault_free(practice: Practice, folder: Path) -> tuple[list[Point], World]:
+@pytest.fixture(scope="module")
+def undisturbed(
+    practice_session: Practice, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[Point], World]:
     """The crash points of an undisturbed run, and where it ends."""
-    watch_drops(practice)
-    record = folder / "points"
-    ended = practice.fork(*APPLY, record=record)
+    practice_session.reset_to_broken()
+    record = tmp_path_factory.mktemp("undisturbed") / "points"
+    ended = practice_session.fork(*APPLY, record=record)
     assert ended.code == 0, ended.err
-    return list(read_points(record)), practice.world()
+    return check_registry(list(read_points(record))), practice_session.world()
 
 
 def check_registry(points: list[Point]) -> list[Point]:
@@ -50,12 +51,11 @@ def in_capture(at: Point) -> bool:
 
 
 def test_kills_at_every_point_of_capture_touch_nothing_and_are_survived(
-    practice: Practice, tmp_path: Path
+    undisturbed: tuple[list[Point], World], practice: Practice
 ) -> None:
     """One rollback, killed at each point of each preparation in turn: each restart gets one point further."""
-    points, end = fault_free(practice, tmp_path)
-    mine = [at for at in check_registry(points) if in_capture(at)]
-    practice.reset_to_broken()
+    points, end = undisturbed
+    mine = [at for at in points if in_capture(at)]
     watch_drops(practice)
     found = practice.world().production_itself
     for at in mine:
@@ -71,10 +71,10 @@ def test_kills_at_every_point_of_capture_touch_nothing_and_are_survived(
 
 @pytest.mark.parametrize("shard", range(SHARDS))
 def test_a_kill_at_any_point_after_capture_leads_to_the_same_end(
-    shard: int, practice: Practice, tmp_path: Path
+    shard: int, undisturbed: tuple[list[Point], World], practice: Practice
 ) -> None:
-    points, end = fault_free(practice, tmp_path)
-    mine = [at for at in check_registry(points) if not in_capture(at)]
+    points, end = undisturbed
+    mine = [at for at in points if not in_capture(at)]
     for at in mine[shard::SHARDS]:
         practice.reset_to_broken()
         watch_drops(practice)
