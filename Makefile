@@ -14,8 +14,8 @@ NODE := tools/vercel-cli/node_modules/.package-lock.json
 
 # Tests that need nothing but Python and start nothing.
 PURE := not process and not engine and not postgres and not node and not crash and not e2e
-# One worker a core, and no more than four: the engine is shared.
-WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$(( n < 4 ? n : 4 )))
+# One worker more than cores, since tests wait as much as they work, and no more than four: the engine is shared.
+WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$(( n < 4 ? n + 1 : 4 )))
 # Further arguments for pytest: make test ARGS='-k postgres'
 ARGS ?=
 
