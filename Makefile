@@ -16,7 +16,7 @@ NODE := tools/vercel-cli/node_modules/.package-lock.json
 PURE := not process and not engine and not postgres and not node and not crash and not e2e
 # One worker more than cores, since tests wait as much as they work, and no more than four: the engine is shared.
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$(( n < 4 ? n + 1 : 4 )))
-# Further arguments for pytest: make test ARGS='-k postgres'
+# Further arguments: make test ARGS='-k postgres', make bench ARGS='--quick'
 ARGS ?=
 
 .PHONY: help venv node parts engine engine-stop demo test check format bench clean
@@ -65,7 +65,7 @@ format: venv ## rewrite the code the way `make check` wants it
 	@$(BIN)/ruff check --fix .
 
 bench: venv parts ## measure ourselves against plain Compose and the runbook's script
-	@$(PYTHON) tools/engine.py run -- $(BIN)/python -m bench
+	@$(PYTHON) tools/engine.py run -- $(BIN)/python -m bench $(ARGS)
 
 clean: ## remove everything that make made
 	@$(PYTHON) tools/engine.py down

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,9 @@ from reconciler.core.errors import PreflightError, TransientError
 from reconciler.targets.shared.repository import Repository
 
 _KEPT = 6
-_LEVELS = 3  # folders above the repository in which `../` is followed
+_LEVELS = (
+    3  # folders above the repository in which `../` is followed, short of the root and of /tmp
+)
 _MOST_LINKS = 5000
 
 
@@ -128,6 +131,8 @@ class Views:
         for relative in _unknown_to_git(repository):
             yield from _link(_below(prefix, top) / relative, top / relative)
         for folder in list(top.parents)[:_LEVELS]:
+            if folder == Path(folder.anchor) or _is_everybodys(folder):
+                return
             try:
                 beside = sorted(folder.iterdir())[:_MOST_LINKS]
             except OSError:
@@ -154,6 +159,14 @@ def _link(link: Path, real: Path) -> Iterator[Path]:
         return  # the commit has something else there, as it will after the checkout
     if link.is_symlink():
         yield real
+
+
+def _is_everybodys(folder: Path) -> bool:
+    """Whether anybody on the machine may put files there, as in /tmp: no project keeps its env files beside those."""
+    try:
+        return bool(folder.stat().st_mode & stat.S_IWOTH)
+    except OSError:
+        return True
 
 
 def _below(prefix: Path, real: Path) -> Path:
