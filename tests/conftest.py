@@ -12,12 +12,18 @@ import pytest
 from tests.support import engine as engines
 from tests.support import postgres as postgreses
 from tests.support import programs
+from tests.support.production import practice, practice_session
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
     from pathlib import Path
 
     from reconciler.sandbox.postgres import PostgresServer
+
+__all__ = [
+    "practice",
+    "practice_session",
+]  # one for all: each costs what its containers' health checks cost
 
 # Tests that may be skipped, and why. Empty: on the machines we care about everything can run.
 MAY_SKIP: dict[str, str] = {}

@@ -20,14 +20,12 @@ from bench.contest import Results
 from bench.measure import BenchError, Sample, median, outage, run, run_watched, spread
 from bench.poller import INTERVAL
 from bench.shop import Shop
-from tests.support.production import practice, practice_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.support.production import Practice
 
-__all__ = ["practice", "practice_session"]  # fixtures of the one test that needs a production
 
 _PROFILE = """\
 import time: self [us] | cumulative | imported package

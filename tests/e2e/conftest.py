@@ -1,15 +1,12 @@
-"""One practice production for the end-to-end tests of a worker."""
+"""The practice production as end-to-end tests want it."""
 
 import pytest
 
-from tests.support.production import Practice, practice_session
-
-__all__ = ["practice", "practice_session"]
+from tests.support.production import Practice
 
 
 @pytest.fixture
-def practice(practice_session: Practice) -> Practice:
-    """The practice production, broken; `broken_world` is how this test found it, containers and their ids included."""
-    practice_session.reset_to_broken()
-    practice_session.broken_world = practice_session.world()
-    return practice_session
+def practice(practice: Practice) -> Practice:
+    """Broken; `broken_world` is how this test found it, containers and their ids included."""
+    practice.broken_world = practice.world()
+    return practice

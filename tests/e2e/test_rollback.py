@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import sqlite3
 import tarfile
@@ -143,15 +142,15 @@ def test_a_build_that_fails_is_found_in_capture(practice: Practice) -> None:
 
 
 def test_an_archive_that_is_not_the_declared_one_is_found_in_capture_and_the_right_one_is_restored(
-    practice: Practice,
+    practice: Practice, tmp_path: Path
 ) -> None:
     docker, project = practice.production.engine.docker, practice.production.record.name
-    inside = ("exec", f"{project}-app-1", "cat", "/srv/uploads/receipt.txt")
+    inside = ("exec", f"{project}-app-1", "cat", "/srv/uploads/invoice-1.txt")
     archive = practice.root / "specs" / "uploads.tar.gz"
+    docker("cp", f"{project}-app-1:/srv/uploads", str(tmp_path))
+    tmp_path.joinpath("uploads", "invoice-1.txt").write_text("paid\n")
     with tarfile.open(archive, "w:gz") as tar:
-        entry = tarfile.TarInfo("receipt.txt")
-        entry.size = len(b"paid\n")
-        tar.addfile(entry, io.BytesIO(b"paid\n"))
+        tar.add(tmp_path / "uploads", ".")
     volume = '    volumes: {uploads: {restore: specs/uploads.tar.gz, sha256: "%s"}}\n'
     edit_spec(practice, "\n  database:", "\n" + volume % ("0" * 64) + "\n  database:")
     untouched(practice, apply(practice, 3), "uploads.tar.gz has the digest")

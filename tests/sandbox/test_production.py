@@ -1,5 +1,4 @@
 """The practice production: deployed by ordinary means, breakable, removable, whatever happens to it."""
-# ruff: noqa: F811 - fixtures are asked for by name
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ from reconciler.sandbox.practice_look import look, release_of, servers
 from reconciler.sandbox.practice_record import Places, checked_name, default_name, pick_ports
 from reconciler.sandbox.practice_source import git
 from reconciler.sandbox.production import PracticeProduction
-from tests.support.production import Practice, practice, practice_session  # noqa: F401
+from tests.support.production import Practice
 from tests.support.waiting import wait_for
 
 if TYPE_CHECKING:
