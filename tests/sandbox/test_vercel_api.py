@@ -173,6 +173,7 @@ def test_rollback_moves_the_aliases_one_after_the_other(
 ) -> None:
     goal = production.releases[0]
     path = f"/{version}/projects/{production.project}/rollback/{goal}"
+    production.caller.ask_control("PATCH", "/__settings", {"alias_step_ms": 700})
     assert production.caller.call("POST", path, {}).status_code == 201
     request = production.show()["lastAliasRequest"]
     assert request["type"] == "rollback"
