@@ -53,7 +53,7 @@ test: venv node parts ## every test, on real parts; a test that could not run ha
 	@$(PYTHON) tools/engine.py run -- $(BIN)/pytest -n $(WORKERS) --dist loadgroup \
 	  --durations=15 --junit-xml=test-results/junit.xml $(ARGS)
 
-check: venv ## format, lint, types, import contracts and the pure tests; some 20 seconds
+check: venv ## format, lint, types, import contracts and the pure tests; half a minute
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
