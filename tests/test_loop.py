@@ -581,10 +581,10 @@ def test_wake_ups_for_one_name_are_one_and_the_earliest_counts() -> None:
 def test_the_loop_runs_on_files_and_timer_until_it_is_closed(bench: Bench) -> None:
     bench.write(GOOD)
     bench.loop.interval = 0.1
+    world = bench.stage().world  # made before the loop makes another one
     worker = threading.Thread(target=bench.loop.run)
     worker.start()
     try:
-        world = bench.stage().world
         wait_for(lambda: Kind.STABLE in bench.kinds(), what="start")
         world.deployment = "dpl_by_hand"
         wait_for(lambda: world.deployment == "dpl_good", what="the timer finds drift")
