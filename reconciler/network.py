@@ -11,6 +11,8 @@ import ssl
 from typing import TypedDict
 from urllib.parse import urlsplit
 
+import httpx
+
 
 class ClientOptions(TypedDict):
     """Arguments of an `httpx.Client`.
@@ -48,6 +50,4 @@ def client_options(url: str) -> ClientOptions:
 @functools.cache
 def _certificates() -> ssl.SSLContext:
     """The certificate authorities we trust: read once, since reading them costs more than a request (20 ms)."""
-    import httpx
-
     return httpx.create_ssl_context()

@@ -160,9 +160,8 @@ class Player:
         world.blind.clear()
         world.failing_checks = lambda world: []
         self.converge()
-        self.resume(
-            None
-        )  # a stopped container with the database in it is started when a human asks
+        # A stopped container with the database in it is started when a human asks.
+        self.resume(None)
         for _ in range(6):
             self.check()
             match self.stage.status().phase:

@@ -123,10 +123,8 @@ def _run(arguments: Sequence[str]) -> int:
         return exit_of(exc)
     except KeyboardInterrupt:
         return _interrupted()
-    except (
-        SystemExit
-    ):  # click's own way to say that the reader has left; our commands return their code
-        return Exit.DONE
+    except SystemExit:
+        return Exit.DONE  # so click says that the reader has left; our commands return their code
     except Exception as exc:  # noqa: BLE001 - a bug of ours, kept for its mender
         if isinstance(exc, OSError) and exc.errno == errno.ENOSPC:
             return _unwritten(exc)

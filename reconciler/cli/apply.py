@@ -14,7 +14,14 @@ from reconciler.audit.processes import alive
 from reconciler.cli.errors import show_error
 from reconciler.cli.exits import Exit, exit_of
 from reconciler.cli.progress import Progress
-from reconciler.cli.render import certificate_lines, drift_lines, join, plan_lines, stalled_lines
+from reconciler.cli.render import (
+    certificate_lines,
+    compensated_lines,
+    drift_lines,
+    join,
+    plan_lines,
+    stalled_lines,
+)
 from reconciler.cli.session import (
     Session,
     database_option,
@@ -257,22 +264,7 @@ def show_rest(
     if certificate:
         click.echo(join(certificate_lines(certificate)))
     if status.run and status.run.compensating:
-        failure = status.run.failure
-        click.secho(
-            f"{status.environment} could not be brought to where it should be.",
-            fg="red",
-            bold=True,
-            err=True,
-        )
-        click.echo(
-            f"Why:  {status.held.message if status.held else failure and failure.message}", err=True
-        )
-        click.echo("Now:  the release from before the run is back, as certified above.", err=True)
-        hint = failure.hint if failure else ""
-        click.echo(
-            f"Next: {hint or 'mend the cause, then change the spec or `reconciler resume`.'}",
-            err=True,
-        )
+        click.echo(join(compensated_lines(status, status.run)), err=True)
     else:
         click.echo(click.style(f"{status.environment} is {status.phase}.", fg="green", bold=True))
         if status.held and status.held.reason.value == "Rollback":

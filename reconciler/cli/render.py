@@ -10,7 +10,7 @@ from reconciler.core.certificate import Certificate, Recovery
 from reconciler.core.drift import Comparison, Drift, Verdict
 from reconciler.core.phase import WORK_ORDER, Phase
 from reconciler.core.plan import Plan, Step
-from reconciler.core.status import EnvironmentStatus
+from reconciler.core.status import EnvironmentStatus, Run
 
 _SHORT = 19  # characters of a digest that are shown: "sha256:" and twelve
 
@@ -134,6 +134,17 @@ def stalled_lines(status: EnvironmentStatus) -> Iterator[str]:
     for point in others:
         yield f"  or: reconciler rollback {status.environment} --to {point}"
     yield f"Read: reconciler history {status.environment} --run {run.id}"
+
+
+def compensated_lines(status: EnvironmentStatus, run: Run) -> Iterator[str]:
+    """What became of a run that went back, and how to try again."""
+    name, failure = status.environment, run.failure
+    yield click.style(f"{name} could not be brought to where it should be.", fg="red", bold=True)
+    yield f"Why:  {status.held.message if status.held else failure and failure.message}"
+    yield "Now:  the release from before the run is back, as certified above."
+    yield f"Next: {(failure.hint if failure else '') or 'mend the cause.'}"
+    yield f"Then: change the spec, or reconciler resume {name} --reason ...     to try it again as it stands"
+    yield f"Read: reconciler history {name} --run {run.id}"
 
 
 def join(lines: Iterable[str]) -> str:

@@ -21,9 +21,8 @@ from reconciler.core.errors import PreflightError, TransientError
 from reconciler.targets.shared.repository import Repository
 
 _KEPT = 6
-_LEVELS = (
-    3  # folders above the repository in which `../` is followed, short of the root and of /tmp
-)
+#: Folders above the repository in which `../` is followed, short of the root and of what is everybody's.
+_LEVELS = 3
 _MOST_LINKS = 5000
 
 

@@ -283,7 +283,8 @@ class Start:
     def _failure(self, container: Container, what: str) -> StepFailedError:
         return StepFailedError(
             f"{container.service} {what}{self._health(container)}.{self._last_lines(container)}",
-            hint=f"`docker logs {container.name}` shows all it said. The images that were replaced kept a tag.",
+            hint=f"`docker logs {container.name}` shows all it said; once the run has gone back, its captures do. "
+            "The images that were replaced kept a tag.",
         )
 
     def _health(self, container: Container) -> str:

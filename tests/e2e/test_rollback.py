@@ -221,6 +221,7 @@ def test_what_fails_late_is_compensated_and_the_old_vector_is_back_row_by_row(
     )
     assert world.branch == old.branch
     assert "vector from before the run" in ended.out
+    assert "Then: change the spec, or reconciler resume prod" in ended.err
     for proof in (old.commit, old.services["app"][0], old.versions[-1], old.production):
         assert str(proof) in ended.out
     ledger_holds(practice.root / "states")

@@ -10,6 +10,7 @@ import pytest
 
 from reconciler.core.errors import CaptureCorruptError, PreflightError, StepFailedError
 from reconciler.core.phase import Phase
+from reconciler.core.pins import DatabasePins
 from tests.support.database import Context, Project, direct, supabase
 
 pytestmark = pytest.mark.postgres
@@ -279,6 +280,26 @@ def _two_legs(project: Project, first: str, second: str, meanwhile: str = "SELEC
     project.back(V1, context)
     assert project.sql(second) == [(None,)]
     return context
+
+
+def test_what_the_way_back_itself_overwrites_does_not_hide_what_was_lost(project: Project) -> None:
+    """The up script changes rows, so the way back dumps them too, at a time when the column was gone already."""
+    project.pair(V1, TABLE, "DROP TABLE orders")
+    up = "ALTER TABLE orders ADD discount int; UPDATE orders SET discount = 0, note = note || '!'"
+    project.pair(V2, up, "ALTER TABLE orders DROP discount")
+    project.back(V1)
+    project.back(V2)
+    project.sql("UPDATE orders SET discount = id * 5")
+
+    context = project.back(V1)
+    context.leg = 2
+    pins = DatabasePins(version=V2, reapply=(V2,), rows=tuple(context.artifacts))
+    project.go(project.goal(pins), context, Phase.CAPTURE)  # and there it stalls
+    assert [a.subject for a in context.artifacts if a.kind == "table-dump"] == ["public.orders"] * 2
+    context.leg = 3
+    project.compensate(V2, [V2], context)
+
+    assert project.sql("SELECT id, discount FROM orders ORDER BY id") == [(1, 5), (2, 10)]
 
 
 TABLE = """CREATE TABLE orders (id int PRIMARY KEY, total int, note text);

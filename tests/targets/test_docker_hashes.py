@@ -207,6 +207,23 @@ def test_a_project_reached_by_a_symlink_is_still_read_at_its_commit(project: Pro
     assert "V: 1" in (view.tree / "docker-compose.yml").read_text()
 
 
+def test_a_view_holds_what_lies_beside_the_repository_but_not_what_anybody_may_put_there(
+    project: Project,
+) -> None:
+    project.compose_file("web: {image: BASE, command: STARTS}")
+    commit = project.commit()
+    beside = project.root.parent
+    (beside / "shared.env").write_text("A=1\n")
+    repository = Repository(project.root)
+
+    ours = Views(project.states / "one", project.root, repository).at(commit)
+    beside.chmod(0o1777)
+    everybodys = Views(project.states / "two", project.root, repository).at(commit)
+
+    assert (ours.tree.parent / "shared.env").read_text() == "A=1\n"
+    assert not (everybodys.tree.parent / "shared.env").exists()
+
+
 def test_without_git_the_working_tree_counts(project: Project) -> None:
     project.compose_file("web: {image: BASE, command: STARTS}")
     project.compose("up", "-d")

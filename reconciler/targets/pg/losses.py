@@ -79,6 +79,18 @@ class Findings(BaseModel):
         more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
         return f"would go: {'; '.join(words[:_SHOWN])}{more}"
 
+    def taken_down(self) -> tuple[Loss, ...]:
+        """The losses, each under those versions only that are taken down.
+
+        What an up script destroys is kept for a human; it is no help when a down migration is undone, and a dump that
+        named its version would pass for the one from before that version was taken down.
+        """
+        down = {move.removeprefix("down ") for move in self.moves if move.startswith("down ")}
+        return tuple(
+            loss.model_copy(update={"versions": tuple(v for v in loss.versions if v in down)})
+            for loss in self.losses
+        )
+
 
 def findings(changes: Iterable[Row], versions: Sequence[str]) -> Findings:
     """Sorts out the rows of the catalog comparison.

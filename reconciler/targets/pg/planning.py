@@ -107,7 +107,7 @@ def _rows(row: Artifact, *, alone: bool) -> Step:
     if row.meta.get("mode") == "sequence":
         summary = f"set the sequence {row.subject}"
     args: dict[str, object] = {"artifact": row.model_dump(mode="json")}
-    subject = row.subject if alone else f"{row.subject} from {row.sha256[:12]}"
+    subject = row.subject if alone else f"{row.subject} from {row.path}"
     return _step(Phase.RESTORE, "restore-rows", subject, summary, args, downtime=_MOMENT)
 
 

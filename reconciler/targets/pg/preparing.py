@@ -232,7 +232,7 @@ def dump(driver: Driver, context: ApplyContext, *, again: bool) -> Applied:
     known: Mapping[str, Artifact] = {}
     if again:
         known = {a.subject: a for a in context.artifacts if a.kind == KIND}
-    made = dumps.dump(driver, found.losses, context, known)
+    made = dumps.dump(driver, found.taken_down(), context, known)
     rows = sum(int(artifact.meta.get("rows", "0")) for artifact in made)
     if again and not made:
         return Applied(note="nothing has changed since capture")
