@@ -31,6 +31,7 @@ node: $(NODE) ## the pinned Vercel CLI, for the tests that drive it
 
 $(NODE): tools/vercel-cli/package-lock.json
 	@command -v npm >/dev/null || { echo "node: install Node 20 or newer with npm" >&2; exit 1; }
+	@echo "node: installing Vercel's own command line" >&2
 	@cd tools/vercel-cli && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 

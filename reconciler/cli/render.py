@@ -129,7 +129,7 @@ def stalled_lines(status: EnvironmentStatus) -> Iterator[str]:
     yield f"Why:  {failure.message} (in {failure.phase}, {failure.reason}){untouched}"
     if failure.hint:
         yield f"Next: {failure.hint}"
-    yield f"Then: reconciler resume {status.environment} --reason ...     to go on"
+    yield f"Then: reconciler resume {status.environment} --reason ...     to go on (or change the spec and apply it)"
     others = [point.id for point in status.recovery_points[:2]]
     for point in others:
         yield f"  or: reconciler rollback {status.environment} --to {point}"
